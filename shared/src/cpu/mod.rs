@@ -1,0 +1,367 @@
+//! The interpreter on the CPU: forward and analytic gradients, native (threads, AVX-512 or AVX2 found at run time) and wasm32.
+//!
+//! The batch is cut into chunks of a few images, and each chunk goes through the whole network before the next, so that values
+//! stay in the cache that a layer-by-layer run would stream through memory. A chunk's values are `[channels][images][pixels]`
+//! in one arena ([`plan`]). Threads take whole chunks; each sums its own weight gradient, and the sums are added in the order
+//! of the threads, so a run gives the same bits every time.
+
+pub mod attention;
+mod backward;
+pub mod conv;
+mod forward;
+pub mod matmul;
+pub mod norm;
+pub mod plan;
+pub mod simd;
+pub mod tap;
+
+pub use backward::Gradients;
+pub use plan::Keep;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Op};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache.
+const CHUNK_FLOATS: usize = 128 * 1024;
+
+/// One call's conditions, image by image.
+#[derive(Clone, Copy, Debug)]
+pub struct Cond<'a> {
+    /// `[n * graph.times]`: the time inputs of image 0, then of image 1, ...
+    pub times: &'a [f32],
+    /// `[n]` rows of the label table; empty if the network has none.
+    pub labels: &'a [u32],
+}
+
+/// A network ready to run: its graph, plans and reusable buffers. Parameters are given at each call.
+pub struct Exec {
+    graph: Graph,
+    forward: [plan::Layout; 3],
+    backward: [OnceLock<plan::Backward>; 3],
+    /// Per node: where its moments begin (floats per image) if it is a norm.
+    moments: Vec<usize>,
+    moments_len: usize,
+    /// Per node: where its packed weights begin, forward and backward, if it is a 3x3 convolution.
+    packed: Vec<[usize; 2]>,
+    packed_len: [usize; 2],
+    pool: Arc<Pool>,
+}
+
+/// Buffers between calls, so that a training step allocates nothing large.
+#[derive(Default)]
+struct Pool {
+    floats: Mutex<Vec<Vec<f32>>>,
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+/// Working memory of one thread.
+#[derive(Default)]
+struct Scratch {
+    conv: conv::Scratch,
+    work: Vec<f32>,
+}
+
+impl Pool {
+    /// A buffer of this length with arbitrary finite or stale content.
+    fn take(&self, len: usize) -> Vec<f32> {
+        let mut free = self.floats.lock().unwrap_or_else(|e| e.into_inner());
+        let found = free.iter().position(|b| b.len() == len);
+        match found {
+            Some(i) => free.swap_remove(i),
+            None => vec![0.0; len],
+        }
+    }
+    fn give(&self, buffer: Vec<f32>) {
+        let mut free = self.floats.lock().unwrap_or_else(|e| e.into_inner());
+        // Buffers of batch sizes no longer used must not pile up.
+        if free.len() >= 256 {
+            free.remove(0);
+        }
+        free.push(buffer);
+    }
+    fn scratch(&self) -> Scratch {
+        self.scratch.lock().unwrap_or_else(|e| e.into_inner()).pop().unwrap_or_default()
+    }
+    fn give_scratch(&self, s: Scratch) {
+        self.scratch.lock().unwrap_or_else(|e| e.into_inner()).push(s);
+    }
+}
+
+/// What a forward pass kept of one chunk.
+struct Chunk {
+    images: Range<usize>,
+    values: Vec<f32>,
+    moments: Vec<f32>,
+}
+
+/// What a forward pass kept for the backward pass.
+pub struct Tape {
+    keep: Keep,
+    chunks: Vec<Chunk>,
+    times: Vec<f32>,
+    labels: Vec<u32>,
+    pool: Arc<Pool>,
+}
+
+impl Tape {
+    /// Floats held.
+    pub fn floats(&self) -> usize {
+        self.chunks.iter().map(|c| c.values.len() + c.moments.len()).sum()
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        for c in self.chunks.drain(..) {
+            self.pool.give(c.values);
+            self.pool.give(c.moments);
+        }
+    }
+}
+
+/// Threads that [`Exec`] uses.
+pub fn threads() -> usize {
+    #[cfg(not(target_arch = "wasm32"))]
+    return rayon::current_num_threads();
+    #[cfg(target_arch = "wasm32")]
+    1
+}
+
+/// Runs `f` on every item, on all threads; items are dealt out in order.
+fn for_each_lane<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        use rayon::prelude::*;
+        items.into_par_iter().with_max_len(1).for_each(f);
+    }
+    #[cfg(target_arch = "wasm32")]
+    items.into_iter().for_each(f);
+}
+
+impl Exec {
+    /// Plans the network.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an operation whose gradient could not tell its inputs apart.
+    pub fn new(graph: Graph) -> Result<Exec> {
+        let (mut moments, mut moments_len) = (vec![0; graph.nodes.len()], 0);
+        let (mut packed, mut packed_len) = (vec![[0; 2]; graph.nodes.len()], [0; 2]);
+        for (id, node) in graph.nodes.iter().enumerate() {
+            match node.op {
+                Op::GroupNorm { groups, .. } => {
+                    moments[id] = moments_len;
+                    moments_len += 2 * groups;
+                }
+                Op::Conv2d { kernel: 3, out, stride, pad, .. } => {
+                    if !matches!((stride, pad), (1, [1, 1]) | (2, [1, 1]) | (2, [0, 1])) {
+                        return Err(Error::config("conv2d", format!("stride {stride}, padding {pad:?}"), "stride 1 or 2 with padding 1, or stride 2 with padding [0, 1]"));
+                    }
+                    let c_in = graph.nodes[node.inputs[0]].shape[0];
+                    packed[id] = packed_len;
+                    packed_len[0] += conv::packed_forward_len(out, c_in);
+                    packed_len[1] += conv::packed_backward_len(out, c_in);
+                }
+                Op::Conv2d { kernel: 1, stride: 1, pad: [0, 0], .. } => {}
+                Op::Conv2d { kernel, stride, pad, .. } => {
+                    return Err(Error::config("conv2d", format!("kernel {kernel}, stride {stride}, padding {pad:?}"), "kernel 3, or kernel 1 with stride 1 and no padding"));
+                }
+                Op::Attention { .. } => {
+                    let i = &node.inputs;
+                    if i[0] == i[1] || i[0] == i[2] || i[1] == i[2] {
+                        return Err(Error::config("attention", format!("inputs {i:?}"), "three different nodes"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let forward = [Keep::Nothing, Keep::ForInput, Keep::ForAll].map(|k| plan::forward(&graph, k));
+        Ok(Exec { graph, forward, backward: Default::default(), moments, moments_len, packed, packed_len, pool: Arc::default() })
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn check(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>) -> Result<()> {
+        let g = &self.graph;
+        let lens = [
+            ("parameters", theta.len(), g.param_count()),
+            ("image values", x.len(), n * g.input_shape().iter().product::<usize>()),
+            ("time inputs", cond.times.len(), n * g.times),
+            ("labels", cond.labels.len(), if g.classes > 0 { n } else { 0 }),
+        ];
+        for (what, found, expected) in lens {
+            if found != expected {
+                return Err(Error::call(what, found, format!("{expected} for {n} images")));
+            }
+        }
+        match cond.labels.iter().find(|&&l| l as usize >= g.classes) {
+            Some(l) => Err(Error::call("label", l, format!("0 to {}", g.classes - 1))),
+            None => Ok(()),
+        }
+    }
+
+    /// Sizes of the chunks for a batch of `n`: equal to within one image, a multiple of the threads where there is work for all.
+    fn chunks(&self, n: usize) -> Vec<Range<usize>> {
+        let largest = self.graph.nodes.iter().map(|v| v.shape.iter().product::<usize>()).max().unwrap_or(1);
+        let most = (CHUNK_FLOATS / largest.max(1)).clamp(1, 32);
+        let count = n.div_ceil(most).next_multiple_of(threads()).min(n);
+        (0..count).map(|i| i * n / count..(i + 1) * n / count).collect()
+    }
+
+    /// Weights of the 3x3 convolutions as the kernels read them; `which` 0: forward, 1: backward.
+    fn pack(&self, theta: &[f32], which: usize) -> Vec<f32> {
+        let mut packed = self.pool.take(self.packed_len[which]);
+        let mut rest = &mut packed[..];
+        let mut jobs = vec![];
+        for node in &self.graph.nodes {
+            if let Op::Conv2d { kernel: 3, out, stride, .. } = node.op {
+                let c_in = self.graph.nodes[node.inputs[0]].shape[0];
+                let len = if which == 0 { conv::packed_forward_len(out, c_in) } else { conv::packed_backward_len(out, c_in) };
+                let (part, tail) = rest.split_at_mut(len);
+                rest = tail;
+                jobs.push((part, &theta[self.graph.params[node.params[0]].range()], out, c_in, stride));
+            }
+        }
+        for_each_lane(jobs, |(part, w, out, c_in, stride)| match which {
+            0 => conv::pack_forward(out, c_in, w, part),
+            _ => conv::pack_backward(stride, out, c_in, w, part),
+        });
+        packed
+    }
+
+    /// Runs the network on `x [n, c, h, w]` and returns the output `[n, ...]` and what a backward pass needs.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if an argument's length does not fit the network or a label is out of range.
+    pub fn forward(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>, keep: Keep) -> Result<(Vec<f32>, Tape)> {
+        let mut out = vec![0.0; n * self.graph.output_shape().iter().product::<usize>()];
+        let tape = self.forward_into(theta, x, n, cond, keep, &mut out, None)?;
+        Ok((out, tape))
+    }
+
+    /// As [`Exec::forward`] with [`Keep::Nothing`], into buffers of the caller; `features` also gets the graph's feature node.
+    ///
+    /// # Errors
+    /// As [`Exec::forward`].
+    pub fn infer(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>, out: &mut [f32], features: Option<&mut [f32]>) -> Result<()> {
+        self.forward_into(theta, x, n, cond, Keep::Nothing, out, features).map(|_| ())
+    }
+
+    fn forward_into(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>, keep: Keep, out: &mut [f32], features: Option<&mut [f32]>) -> Result<Tape> {
+        self.check(theta, x, n, cond)?;
+        let out_len = self.graph.output_shape().iter().product::<usize>();
+        let feature_len = self.graph.features.map_or(0, |f| self.graph.nodes[f].shape.iter().product::<usize>());
+        if out.len() != n * out_len {
+            return Err(Error::call("output values", out.len(), n * out_len));
+        }
+        if let Some(f) = &features
+            && (f.len() != n * feature_len || feature_len == 0)
+        {
+            return Err(Error::call("feature values", f.len(), n * feature_len));
+        }
+        let packed = self.pack(theta, 0);
+        let layout = &self.forward[keep as usize];
+        let (mut out, mut features) = (out, features);
+        let mut lanes: Vec<Vec<_>> = (0..threads()).map(|_| vec![]).collect();
+        let mut chunks: Vec<_> = self
+            .chunks(n)
+            .into_iter()
+            .map(|images| {
+                let m = images.len();
+                Chunk { images, values: self.pool.take(layout.len * m), moments: self.pool.take(self.moments_len * m) }
+            })
+            .collect();
+        for (i, chunk) in chunks.iter_mut().enumerate() {
+            let m = chunk.images.len();
+            let (own, rest) = std::mem::take(&mut out).split_at_mut(m * out_len);
+            out = rest;
+            let own_features = features.take().map(|f| {
+                let (own, rest) = f.split_at_mut(m * feature_len);
+                features = Some(rest);
+                own
+            });
+            let lane = i % lanes.len();
+            lanes[lane].push((chunk, own, own_features));
+        }
+        for_each_lane(lanes, |lane| {
+            let mut scratch = self.pool.scratch();
+            for (chunk, out, features) in lane {
+                self.forward_chunk(layout, theta, &packed, x, cond, chunk, &mut scratch);
+                let m = chunk.images.len();
+                let of = |id: usize| &chunk.values[layout.offsets[id] * m..];
+                from_chunk(of(self.graph.output), m, self.graph.output_shape(), out);
+                if let (Some(f), Some(id)) = (features, self.graph.features) {
+                    from_chunk(of(id), m, self.graph.nodes[id].shape, f);
+                }
+            }
+            self.pool.give_scratch(scratch);
+        });
+        self.pool.give(packed);
+        Ok(Tape { keep, chunks, times: cond.times.to_vec(), labels: cond.labels.to_vec(), pool: self.pool.clone() })
+    }
+}
+
+/// `[c][n][hw]` to `[n][c][hw]`.
+fn from_chunk(values: &[f32], n: usize, [c, h, w]: [usize; 3], out: &mut [f32]) {
+    let area = h * w;
+    for j in 0..n {
+        for ch in 0..c {
+            out[(j * c + ch) * area..][..area].copy_from_slice(&values[(ch * n + j) * area..][..area]);
+        }
+    }
+}
+
+/// `[n][c][hw]` to `[c][n][hw]`.
+fn to_chunk(images: &[f32], n: usize, [c, h, w]: [usize; 3], values: &mut [f32]) {
+    let area = h * w;
+    for j in 0..n {
+        for ch in 0..c {
+            values[(ch * n + j) * area..][..area].copy_from_slice(&images[(j * c + ch) * area..][..area]);
+        }
+    }
+}
+
+/// A network with its parameters: what samplers call.
+pub struct Net {
+    exec: Exec,
+    theta: Vec<f32>,
+}
+
+impl Net {
+    /// Joins a graph and its parameters.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if theta has not the graph's length.
+    pub fn new(graph: Graph, theta: Vec<f32>) -> Result<Net> {
+        if theta.len() != graph.param_count() {
+            return Err(Error::call("parameters", theta.len(), graph.param_count()));
+        }
+        Ok(Net { exec: Exec::new(graph)?, theta })
+    }
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        self.exec.graph()
+    }
+    /// The parameters.
+    pub fn theta(&self) -> &[f32] {
+        &self.theta
+    }
+    /// Output `[n, ...]` for `x [n, c, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Exec::forward`].
+    pub fn forward(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        self.exec.infer(&self.theta, x, n, Cond { times, labels }, out, None)
+    }
+    /// Output and features (of graphs that have them).
+    ///
+    /// # Errors
+    /// As [`Exec::forward`].
+    pub fn forward_features(&self, x: &[f32], n: usize, out: &mut [f32], features: &mut [f32]) -> Result<()> {
+        self.exec.infer(&self.theta, x, n, Cond { times: &[], labels: &[] }, out, Some(features))
+    }
+}

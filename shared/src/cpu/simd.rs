@@ -1,0 +1,227 @@
+//! One kernel source, several instruction sets.
+//!
+//! A kernel is an `#[inline(always)]` function generic over [`Simd`] that works on short arrays; [`dispatch!`] compiles it once
+//! with AVX-512, once with AVX2 and once plainly, and picks at run time what the processor has. On wasm32 the plain version
+//! is compiled with whatever the build enables (`simd128`). No build flag is needed for speed on x86.
+
+/// Lanes of a vector register and what the processor does with them.
+///
+/// The methods are only meaningful inside a function compiled with the instruction set's features; [`dispatch!`] sees to that.
+pub trait Simd: Copy {
+    /// One register.
+    type V: Copy;
+    /// Number of lanes.
+    const LANES: usize;
+    /// Every lane the same.
+    fn splat(v: f32) -> Self::V;
+    /// Reads `LANES` floats.
+    ///
+    /// # Safety
+    /// `p` is valid for `LANES` reads.
+    unsafe fn load(p: *const f32) -> Self::V;
+    /// Writes `LANES` floats.
+    ///
+    /// # Safety
+    /// `p` is valid for `LANES` writes.
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// `a * b + c`.
+    fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Sum of the lanes, in a fixed order.
+    #[inline(always)]
+    fn sum(v: Self::V) -> f32 {
+        let mut s = [0f32; 16];
+        // SAFETY: `s` has room for the widest register.
+        unsafe { Self::store(s.as_mut_ptr(), v) };
+        let mut half = Self::LANES;
+        while half > 1 {
+            half /= 2;
+            for i in 0..half {
+                s[i] += s[i + half];
+            }
+        }
+        s[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86 {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub struct $name;
+        impl Simd for $name {
+            type V = std::arch::x86_64::$v;
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            fn splat(v: f32) -> Self::V {
+                // SAFETY: only reached through `dispatch!`, which checked the features.
+                unsafe { std::arch::x86_64::$splat(v) }
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const f32) -> Self::V {
+                // SAFETY: as above; the caller vouches for the range.
+                unsafe { std::arch::x86_64::$load(p) }
+            }
+            #[inline(always)]
+            unsafe fn store(p: *mut f32, v: Self::V) {
+                // SAFETY: as above; the caller vouches for the range.
+                unsafe { std::arch::x86_64::$store(p, v) }
+            }
+            #[inline(always)]
+            fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                // SAFETY: as above.
+                unsafe { std::arch::x86_64::$fma(a, b, c) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    /// 512-bit vectors with fused multiply-add.
+    Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps
+);
+#[cfg(target_arch = "x86_64")]
+x86!(
+    /// 256-bit vectors with fused multiply-add.
+    Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps
+);
+
+/// What every build target has: four lanes, multiply and add apart. The compiler turns it into SSE2, NEON or wasm's simd128.
+#[derive(Clone, Copy)]
+pub struct Plain;
+
+impl Simd for Plain {
+    type V = [f32; 4];
+    const LANES: usize = 4;
+    #[inline(always)]
+    fn splat(v: f32) -> Self::V {
+        [v; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for the range.
+        unsafe { p.cast::<Self::V>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        // SAFETY: the caller vouches for the range.
+        unsafe { p.cast::<Self::V>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]]
+    }
+}
+
+/// The instruction sets a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 (F, VL, DQ, BW).
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// Neither.
+    Plain,
+}
+
+/// What this processor has, found once. `LIMBECK_ISA=avx2|plain` asks for less, for tests and comparisons.
+pub fn isa() -> Isa {
+    static FOUND: std::sync::OnceLock<Isa> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let asked = std::env::var("LIMBECK_ISA").unwrap_or_default();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let v4 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw");
+            let v3 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if v4 && v3 && asked != "avx2" && asked != "plain" {
+                return Isa::Avx512;
+            }
+            if v3 && asked != "plain" {
+                return Isa::Avx2;
+            }
+        }
+        let _ = asked;
+        Isa::Plain
+    })
+}
+
+/// `dispatch!(pub fn name(args) = body)`: a function that runs `body::<S>(args)` compiled for the best instruction set.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                fn avx512($($arg: $ty),*) {
+                    $body::<$crate::cpu::simd::Avx512>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) {
+                    $body::<$crate::cpu::simd::Avx2>($($arg),*)
+                }
+                match $crate::cpu::simd::isa() {
+                    // SAFETY: `isa` saw that the processor has these features.
+                    $crate::cpu::simd::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::cpu::simd::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::cpu::simd::Isa::Plain => {}
+                }
+            }
+            $body::<$crate::cpu::simd::Plain>($($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// `exp(x)` to within 2 units in the last place for finite results, branch-free so that loops over it vectorise.
+/// Below -87 it gives 0's neighbourhood, above 88 the largest finite values.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Range reduction x = n ln2 + r with ln2 in two parts, then the minimax polynomial of Cephes' expf.
+    let x = x.clamp(-87.0, 88.0);
+    // Adding 1.5 * 2^23 rounds to an integer held in the low mantissa bits; `round` would be a call on plain x86-64.
+    let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
+    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_2e-4f32;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let y = p * r * r + r + 1.0;
+    let scale = f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(0x4b40_0000).wrapping_add(127) as u32) << 23);
+    y * scale
+}
+
+/// `1 / (1 + exp(-x))`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_matches_libm() {
+        let mut worst = 0f64;
+        for i in -8600..8700 {
+            let x = i as f32 * 0.01;
+            let exact = (x as f64).exp();
+            worst = worst.max(((super::exp(x) as f64 - exact) / exact).abs());
+        }
+        assert!(worst < 2.5e-7, "relative error {worst:e}");
+    }
+
+    #[test]
+    fn sigmoid_saturates() {
+        assert_eq!(super::sigmoid(200.0), 1.0);
+        assert!(super::sigmoid(-200.0) < 1e-37);
+        assert_eq!(super::sigmoid(0.0), 0.5);
+    }
+}

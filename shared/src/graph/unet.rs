@@ -1,0 +1,382 @@
+//! diffusers' `UNet2DModel`, built from its `config.json`, with diffusers' parameter names.
+//!
+//! Extras outside that config, all off by default: a space-to-depth stem and head, a second time input and a guidance input.
+//! The second time and the guidance enter through embeddings whose last layer starts at zero, so a network extended with them
+//! computes what it computed before.
+
+use super::{Graph, Init, NodeId, Op, TimeFeatures};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The keys of a diffusers `config.json` that shape the network, and ours (`limbeck_*`). Keys unknown here are refused by
+/// [`build`] only if they would change the result; the rest of a diffusers file is read and written back as it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnetConfig {
+    /// Height and width of the image.
+    pub sample_size: usize,
+    /// Channels in.
+    pub in_channels: usize,
+    /// Channels out.
+    pub out_channels: usize,
+    /// Residual blocks at each level of the way down (one more on the way up).
+    #[serde(default = "two")]
+    pub layers_per_block: usize,
+    /// Channels at each level.
+    pub block_out_channels: Vec<usize>,
+    /// `DownBlock2D` or `AttnDownBlock2D` for each level.
+    pub down_block_types: Vec<String>,
+    /// `UpBlock2D` or `AttnUpBlock2D` for each level, deepest first.
+    pub up_block_types: Vec<String>,
+    /// Groups of every GroupNorm.
+    #[serde(default = "thirty_two")]
+    pub norm_num_groups: usize,
+    /// Added to the variance in every GroupNorm.
+    #[serde(default = "default_eps")]
+    pub norm_eps: f64,
+    /// Channels of one attention head; none: one head.
+    #[serde(default = "eight")]
+    pub attention_head_dim: Option<usize>,
+    /// `default` (the time embedding is added) or `scale_shift`.
+    #[serde(default = "default_word")]
+    pub resnet_time_scale_shift: String,
+    /// `positional` or `fourier`.
+    #[serde(default = "positional")]
+    pub time_embedding_type: String,
+    /// Cosines before sines.
+    #[serde(default = "yes")]
+    pub flip_sin_to_cos: bool,
+    /// Subtracted from half the number of features in the frequencies' exponent.
+    #[serde(default)]
+    pub freq_shift: f64,
+    /// 1: padding on all sides; 0: one row and column after the map.
+    #[serde(default = "one")]
+    pub downsample_padding: usize,
+    /// Rows of the class table.
+    #[serde(default)]
+    pub num_class_embeds: Option<usize>,
+    /// Attention in the middle block.
+    #[serde(default = "yes")]
+    pub add_attention: bool,
+    /// Edge of the space-to-depth block around the network; 1 is none.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub limbeck_space_to_depth: usize,
+    /// A second time input (BOOT's target time, a flow map's end).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub limbeck_second_time: bool,
+    /// A guidance input.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub limbeck_guidance_input: bool,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+fn one() -> usize {
+    1
+}
+fn two() -> usize {
+    2
+}
+fn eight() -> Option<usize> {
+    Some(8)
+}
+fn thirty_two() -> usize {
+    32
+}
+fn yes() -> bool {
+    true
+}
+fn default_eps() -> f64 {
+    1e-5
+}
+fn default_word() -> String {
+    "default".into()
+}
+fn positional() -> String {
+    "positional".into()
+}
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// Factor on the second time and on guidance before their sinusoids: the fastest then turns 4 rad over a unit of time, fast
+/// enough to resolve a trajectory and slow enough that time derivatives stay of the order of the network itself.
+pub const EXTRA_TIME_SCALE: f64 = 4.0;
+
+/// Values of other diffusers keys that this builder's network corresponds to; anything else would be a different network.
+const FIXED: &[(&str, &[&str])] = &[
+    ("act_fn", &["\"silu\"", "\"swish\""]),
+    ("center_input_sample", &["false"]),
+    ("class_embed_type", &["null"]),
+    ("attn_norm_num_groups", &["null"]),
+    ("downsample_type", &["\"conv\""]),
+    ("upsample_type", &["\"conv\""]),
+    ("mid_block_scale_factor", &["1", "1.0"]),
+    ("mid_block_type", &["\"UNetMidBlock2D\""]),
+    ("time_embedding_dim", &["null"]),
+];
+
+fn check(c: &UnetConfig) -> Result<()> {
+    let levels = c.block_out_channels.len();
+    if levels == 0 || levels > 8 {
+        return Err(Error::config("block_out_channels", format!("{levels} levels"), "1 to 8 levels"));
+    }
+    for (key, types) in [("down_block_types", &c.down_block_types), ("up_block_types", &c.up_block_types)] {
+        if types.len() != levels {
+            return Err(Error::config(key, format!("{} entries", types.len()), format!("{levels}, one for each level")));
+        }
+    }
+    for (key, allowed) in FIXED {
+        if let Some(value) = c.other.get(*key) {
+            let text = value.to_string();
+            if !allowed.contains(&text.as_str()) {
+                return Err(Error::config(*key, text, allowed[0]));
+            }
+        }
+    }
+    for (key, n, max) in [
+        ("sample_size", c.sample_size, 1024),
+        ("in_channels", c.in_channels, 64),
+        ("out_channels", c.out_channels, 64),
+        ("layers_per_block", c.layers_per_block, 16),
+        ("norm_num_groups", c.norm_num_groups, 1024),
+        ("limbeck_space_to_depth", c.limbeck_space_to_depth, 8),
+        ("num_class_embeds", c.num_class_embeds.unwrap_or(1), 100_000),
+        ("attention_head_dim", c.attention_head_dim.unwrap_or(1), 4096),
+    ] {
+        if n == 0 || n > max {
+            return Err(Error::config(key, n, format!("1 to {max}")));
+        }
+    }
+    if let Some(n) = c.block_out_channels.iter().find(|&&n| n == 0 || n > 4096 || n % c.norm_num_groups != 0) {
+        return Err(Error::config("block_out_channels", n, format!("1 to 4096, divisible by norm_num_groups = {}", c.norm_num_groups)));
+    }
+    if c.block_out_channels[0] % 2 != 0 {
+        return Err(Error::config("block_out_channels", c.block_out_channels[0], "an even number at the first level"));
+    }
+    if c.downsample_padding > 1 {
+        return Err(Error::config("downsample_padding", c.downsample_padding, "0 or 1"));
+    }
+    if !["default", "scale_shift"].contains(&c.resnet_time_scale_shift.as_str()) {
+        return Err(Error::config("resnet_time_scale_shift", &c.resnet_time_scale_shift, "default or scale_shift"));
+    }
+    Ok(())
+}
+
+/// Builds the graph.
+///
+/// # Errors
+/// [`Error::Config`] names the key whose value this network does not have.
+pub fn build(c: &UnetConfig) -> Result<Graph> {
+    check(c)?;
+    let b = Builder { g: Graph::new([c.in_channels, c.sample_size, c.sample_size]), c, emb: 0 };
+    b.unet()
+}
+
+struct Builder<'a> {
+    g: Graph,
+    c: &'a UnetConfig,
+    /// SiLU of the time (and class) embedding: what every residual block projects.
+    emb: NodeId,
+}
+
+impl Builder<'_> {
+    fn unet(mut self) -> Result<Graph> {
+        let c = self.c;
+        let block = c.limbeck_space_to_depth;
+        self.embedding()?;
+        let mut x = 0;
+        if block > 1 {
+            x = self.g.add(Op::SpaceToDepth { block }, &[x], &[])?;
+        }
+        x = self.conv("conv_in", x, c.block_out_channels[0], 3, 1, [1, 1], None, None)?;
+
+        let mut skips = vec![x];
+        let levels = c.block_out_channels.len();
+        for (i, kind) in c.down_block_types.iter().enumerate() {
+            let name = format!("down_blocks.{i}");
+            let attention = attention(kind, "down_block_types", "DownBlock2D", "AttnDownBlock2D")?;
+            for j in 0..c.layers_per_block {
+                x = self.resnet(&format!("{name}.resnets.{j}"), x, c.block_out_channels[i])?;
+                if attention {
+                    x = self.attention(&format!("{name}.attentions.{j}"), x, true)?;
+                }
+                skips.push(x);
+            }
+            if i + 1 < levels {
+                let [_, h, w] = self.g.nodes[x].shape;
+                if h % 2 != 0 || w % 2 != 0 {
+                    return Err(Error::config("sample_size", format!("{h}x{w} at level {i}"), "even edges at every level but the last"));
+                }
+                let pad = if c.downsample_padding == 1 { [1, 1] } else { [0, 1] };
+                x = self.conv(&format!("{name}.downsamplers.0.conv"), x, c.block_out_channels[i], 3, 2, pad, None, None)?;
+                skips.push(x);
+            }
+        }
+
+        let deepest = c.block_out_channels[levels - 1];
+        x = self.resnet("mid_block.resnets.0", x, deepest)?;
+        if c.add_attention {
+            // diffusers gives the middle attention a norm only without scale-shift.
+            x = self.attention("mid_block.attentions.0", x, c.resnet_time_scale_shift == "default")?;
+        }
+        x = self.resnet("mid_block.resnets.1", x, deepest)?;
+
+        for (i, kind) in c.up_block_types.iter().enumerate() {
+            let name = format!("up_blocks.{i}");
+            let attention = attention(kind, "up_block_types", "UpBlock2D", "AttnUpBlock2D")?;
+            let channels = c.block_out_channels[levels - 1 - i];
+            for j in 0..=c.layers_per_block {
+                let skip = skips.pop().expect("one skip for each block on the way up, by construction");
+                x = self.g.add(Op::Concat, &[x, skip], &[])?;
+                x = self.resnet(&format!("{name}.resnets.{j}"), x, channels)?;
+                if attention {
+                    x = self.attention(&format!("{name}.attentions.{j}"), x, true)?;
+                }
+            }
+            if i + 1 < levels {
+                x = self.g.add(Op::Upsample2x, &[x], &[])?;
+                x = self.conv(&format!("{name}.upsamplers.0.conv"), x, channels, 3, 1, [1, 1], None, None)?;
+            }
+        }
+
+        x = self.norm("conv_norm_out", x, None, true)?;
+        x = self.conv("conv_out", x, c.out_channels * block * block, 3, 1, [1, 1], None, None)?;
+        if block > 1 {
+            x = self.g.add(Op::DepthToSpace { block }, &[x], &[])?;
+        }
+        if c.time_embedding_type == "fourier" {
+            x = self.g.add(Op::DivideByTime { slot: 0 }, &[x], &[])?;
+        }
+        self.g.output = x;
+        Ok(self.g)
+    }
+
+    /// Time, class, second time and guidance, summed, then SiLU.
+    fn embedding(&mut self) -> Result<()> {
+        let c = self.c;
+        let (base, dim) = (c.block_out_channels[0], 4 * c.block_out_channels[0]);
+        let features = match c.time_embedding_type.as_str() {
+            "positional" => TimeFeatures::Positional { flip_sin_to_cos: c.flip_sin_to_cos, freq_shift: c.freq_shift, scale: 1.0 },
+            "fourier" => TimeFeatures::Fourier { flip_sin_to_cos: false },
+            other => return Err(Error::config("time_embedding_type", other, "positional or fourier")),
+        };
+        let (params, width) = match features {
+            TimeFeatures::Fourier { .. } => {
+                let id = self.g.add_param("time_proj.weight", &[base], Init::Normal(16.0));
+                self.g.params[id].fixed = true;
+                (vec![id], 2 * base)
+            }
+            TimeFeatures::Positional { .. } => (vec![], base),
+        };
+        let t = self.g.add(Op::TimeEmbed { slot: 0, dim: width, features }, &[], &params)?;
+        self.g.times = 1;
+        let mut emb = self.mlp("time_embedding", t, width, dim, Init::FanIn(dim))?;
+        if let Some(classes) = c.num_class_embeds {
+            let table = self.g.add_param("class_embedding.weight", &[classes, dim], Init::Normal(1.0));
+            let label = self.g.add(Op::LabelEmbed { classes, dim }, &[], &[table])?;
+            emb = self.g.add(Op::Add, &[emb, label], &[])?;
+            self.g.classes = classes;
+        }
+        let extra = [(c.limbeck_second_time, "limbeck_second_time"), (c.limbeck_guidance_input, "limbeck_guidance")];
+        for (_, name) in extra.into_iter().filter(|e| e.0) {
+            let features = TimeFeatures::Positional { flip_sin_to_cos: true, freq_shift: 0.0, scale: EXTRA_TIME_SCALE };
+            let t = self.g.add(Op::TimeEmbed { slot: self.g.times, dim: base, features }, &[], &[])?;
+            self.g.times += 1;
+            let e = self.mlp(name, t, base, dim, Init::Zeros)?;
+            emb = self.g.add(Op::Add, &[emb, e], &[])?;
+        }
+        self.emb = self.g.add(Op::Silu, &[emb], &[])?;
+        Ok(())
+    }
+
+    fn mlp(&mut self, name: &str, x: NodeId, from: usize, dim: usize, last: Init) -> Result<NodeId> {
+        let x = self.linear(&format!("{name}.linear_1"), x, from, dim, Init::FanIn(from))?;
+        let x = self.g.add(Op::Silu, &[x], &[])?;
+        self.linear(&format!("{name}.linear_2"), x, dim, dim, last)
+    }
+
+    fn linear(&mut self, name: &str, x: NodeId, from: usize, out: usize, init: Init) -> Result<NodeId> {
+        let w = self.g.add_param(format!("{name}.weight"), &[out, from], init);
+        let b = self.g.add_param(format!("{name}.bias"), &[out], init);
+        self.g.add(Op::Linear { out }, &[x], &[w, b])
+    }
+
+    fn norm(&mut self, name: &str, x: NodeId, scale_shift: Option<NodeId>, silu: bool) -> Result<NodeId> {
+        let channels = self.g.nodes[x].shape[0];
+        let w = self.g.add_param(format!("{name}.weight"), &[channels], Init::Ones);
+        let b = self.g.add_param(format!("{name}.bias"), &[channels], Init::Zeros);
+        let op = Op::GroupNorm { groups: self.c.norm_num_groups, eps: self.c.norm_eps, scale_shift: scale_shift.is_some(), silu };
+        let inputs: Vec<_> = std::iter::once(x).chain(scale_shift).collect();
+        self.g.add(op, &inputs, &[w, b])
+    }
+
+    fn conv(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        out: usize,
+        kernel: usize,
+        stride: usize,
+        pad: [usize; 2],
+        channel_bias: Option<NodeId>,
+        residual: Option<NodeId>,
+    ) -> Result<NodeId> {
+        let channels = self.g.nodes[x].shape[0];
+        let fan_in = channels * kernel * kernel;
+        // Attention's per-pixel layers are `nn.Linear` in diffusers: two-dimensional weights in files.
+        let shape = if name.contains(".to_") { vec![out, channels] } else { vec![out, channels, kernel, kernel] };
+        // Branches that end in zero start as the identity (EDM's initialisation).
+        let last = ["conv2", "to_out.0", "conv_out"].iter().any(|end| name.ends_with(end));
+        let init = if last { Init::Zeros } else { Init::FanIn(fan_in) };
+        let w = self.g.add_param(format!("{name}.weight"), &shape, init);
+        let b = self.g.add_param(format!("{name}.bias"), &[out], init);
+        let op = Op::Conv2d { out, kernel, stride, pad, channel_bias: channel_bias.is_some(), residual: residual.is_some() };
+        let inputs: Vec<_> = std::iter::once(x).chain(channel_bias).chain(residual).collect();
+        self.g.add(op, &inputs, &[w, b])
+    }
+
+    /// `ResnetBlock2D`: norm, SiLU, conv, time, norm, SiLU, conv, plus the input.
+    fn resnet(&mut self, name: &str, x: NodeId, out: usize) -> Result<NodeId> {
+        let channels = self.g.nodes[x].shape[0];
+        let emb_dim = self.g.nodes[self.emb].shape[0];
+        let scale_shift = self.c.resnet_time_scale_shift == "scale_shift";
+        let h = self.norm(&format!("{name}.norm1"), x, None, true)?;
+        let time_out = if scale_shift { 2 * out } else { out };
+        let time = self.linear(&format!("{name}.time_emb_proj"), self.emb, emb_dim, time_out, Init::FanIn(emb_dim))?;
+        let h = self.conv(&format!("{name}.conv1"), h, out, 3, 1, [1, 1], (!scale_shift).then_some(time), None)?;
+        let h = self.norm(&format!("{name}.norm2"), h, scale_shift.then_some(time), true)?;
+        let residual = if channels == out {
+            x
+        } else {
+            self.conv(&format!("{name}.conv_shortcut"), x, out, 1, 1, [0, 0], None, None)?
+        };
+        self.conv(&format!("{name}.conv2"), h, out, 3, 1, [1, 1], None, Some(residual))
+    }
+
+    fn attention(&mut self, name: &str, x: NodeId, norm: bool) -> Result<NodeId> {
+        let channels = self.g.nodes[x].shape[0];
+        let head = self.c.attention_head_dim.unwrap_or(channels);
+        if channels % head != 0 {
+            return Err(Error::config("attention_head_dim", head, format!("a divisor of {channels}")));
+        }
+        let h = if norm { self.norm(&format!("{name}.group_norm"), x, None, false)? } else { x };
+        let mut qkv = [0; 3];
+        for (node, part) in qkv.iter_mut().zip(["to_q", "to_k", "to_v"]) {
+            *node = self.conv(&format!("{name}.{part}"), h, channels, 1, 1, [0, 0], None, None)?;
+        }
+        let y = self.g.add(Op::Attention { heads: channels / head }, &qkv, &[])?;
+        self.conv(&format!("{name}.to_out.0"), y, channels, 1, 1, [0, 0], None, Some(x))
+    }
+}
+
+fn attention(kind: &str, key: &str, plain: &str, with: &str) -> Result<bool> {
+    match kind {
+        k if k == plain => Ok(false),
+        k if k == with => Ok(true),
+        other => Err(Error::config(key, other, format!("{plain} or {with}"))),
+    }
+}
