@@ -43,6 +43,10 @@ impl Exec {
         }
         let which = usize::from(want_dx) + 2 * usize::from(want_dtheta) - 1;
         let plan = self.backward[which].get_or_init(|| plan::backward(g, want_dx, want_dtheta));
+        if !plan.needs[g.output] {
+            // The output depends on nothing that is differentiated.
+            return Ok(Gradients { dx: want_dx.then(|| vec![0.0; n * in_len]), dtheta: want_dtheta.then(|| vec![0.0; g.param_count()]) });
+        }
         let packed = self.pack(theta, 1);
         let mut dx = want_dx.then(|| vec![0.0; n * in_len]);
         let lane_count = threads().min(tape.chunks.len()).max(1);
@@ -68,7 +72,7 @@ impl Exec {
             for (chunk, dx) in chunks {
                 let mut grads = self.pool.take(plan.layout.len * chunk.images.len());
                 self.backward_chunk(plan, theta, &packed, tape, chunk, dy, sum.as_deref_mut(), &mut grads, &mut scratch);
-                if want_dx {
+                if want_dx && plan.needs[0] {
                     let m = chunk.images.len();
                     from_chunk(&grads[plan.layout.offsets[0] * m..], m, g.input_shape(), dx);
                 }
@@ -160,12 +164,6 @@ impl Exec {
                 }
                 Op::Conv2d { out, kernel, channel_bias, residual, .. } => {
                     let area = h * w;
-                    if *residual && let Some(dx) = dx(node.inputs.len() - 1) {
-                        pass(dy, dx, add(node.inputs.len() - 1));
-                    }
-                    if *channel_bias && let Some(db) = dx(1) {
-                        norm::row_sums(dy, area, db, add(1));
-                    }
                     if let Some(d) = dtheta.as_deref_mut() {
                         norm::row_sums(dy, n * area, &mut d[g.params[node.params[1]].range()], true);
                     }
@@ -185,6 +183,13 @@ impl Exec {
                         if let Some(dx) = dx(0) {
                             matmul(c_in, *out, n * area, param(0), Mat::rows(c_in).t(), dy, rows, dx, rows, add(0), 1.0);
                         }
+                    }
+                    // In the order of the inputs, which is the order of `add`: they may be one node.
+                    if *channel_bias && let Some(db) = dx(1) {
+                        norm::row_sums(dy, area, db, add(1));
+                    }
+                    if *residual && let Some(dx) = dx(node.inputs.len() - 1) {
+                        pass(dy, dx, add(node.inputs.len() - 1));
                     }
                 }
                 Op::Attention { .. } => {

@@ -16,6 +16,7 @@ pub mod simd;
 pub mod tap;
 
 pub use backward::Gradients;
+pub use forward::time_features;
 pub use plan::Keep;
 
 use crate::error::{Error, Result};
@@ -329,6 +330,16 @@ fn to_chunk(images: &[f32], n: usize, [c, h, w]: [usize; 3], values: &mut [f32])
 pub struct Net {
     exec: Exec,
     theta: Vec<f32>,
+}
+
+impl crate::denoiser::Net for Net {
+    fn shape(&self) -> [usize; 3] {
+        self.graph().input_shape()
+    }
+    fn eval(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        let labels = if self.graph().classes == 0 { &[] } else { labels };
+        self.forward(x, n, &times.repeat(n), labels, out)
+    }
 }
 
 impl Net {

@@ -107,7 +107,13 @@ pub struct Backward {
 /// Plan of a backward pass for the gradients asked for.
 pub fn backward(graph: &Graph, input: bool, params: bool) -> Backward {
     let last = graph.nodes.len() - 1;
-    let needs = needs_gradient(graph, input, params);
+    let mut needs = needs_gradient(graph, input, params);
+    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Attention { .. })) {
+        // The three gradients come together; one that nobody asked for ends at its node.
+        if node.inputs.iter().any(|&i| needs[i]) {
+            node.inputs.iter().for_each(|&i| needs[i] = true);
+        }
+    }
     let mut written = vec![false; graph.nodes.len()];
     let mut birth = vec![usize::MAX; graph.nodes.len()];
     let mut add = vec![vec![]; graph.nodes.len()];

@@ -30,7 +30,7 @@ pub struct MlpConfig {
 /// # Errors
 /// [`Error::Config`] names the key out of range.
 pub fn build(c: &MlpConfig) -> Result<Graph> {
-    for (key, n, max) in [("dim", c.dim, 64), ("hidden", c.hidden, 4096), ("layers", c.layers, 32)] {
+    for (key, n, max) in [("dim", c.dim, 64), ("hidden", c.hidden, 4096), ("layers", c.layers, 32), ("num_class_embeds", c.num_class_embeds.unwrap_or(1), 100_000)] {
         if n == 0 || n > max {
             return Err(Error::config(key, n, format!("1 to {max}")));
         }

@@ -1,0 +1,143 @@
+//! Networks as differentiable candle operations.
+//!
+//! On the CPU a whole network is one candle operation ([`Network::forward`]): its forward and its backward pass are the CPU
+//! interpreter's, so losses are written in candle's tensors while activations, fusion and threads stay in [`crate::cpu`].
+//! [`stock`] walks the same graph with candle's own operations on any device and in f64: the reference the fast path is
+//! checked against.
+
+pub mod stock;
+
+use crate::cpu::{Cond, Exec, Keep, Tape};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use candle_core::{CpuStorage, CustomOp2, Device, Layout, Shape, Tensor, Var};
+use std::sync::{Arc, Mutex};
+
+/// A network whose parameters are one flat tensor.
+#[derive(Clone)]
+pub struct Network {
+    exec: Arc<Exec>,
+    theta: Tensor,
+}
+
+impl Network {
+    /// A network to be trained: `theta` becomes a variable.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if theta has not the graph's length.
+    pub fn trained(exec: Arc<Exec>, theta: &[f32]) -> Result<Network> {
+        let theta = flat(&exec, theta)?;
+        Ok(Network { exec, theta: Var::from_tensor(&theta).map_err(candle)?.into_inner() })
+    }
+
+    /// A frozen network: gradients flow through it to its input, never to its parameters.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if theta has not the graph's length.
+    pub fn frozen(exec: Arc<Exec>, theta: &[f32]) -> Result<Network> {
+        let theta = flat(&exec, theta)?;
+        Ok(Network { exec, theta })
+    }
+
+    /// The same parameters without a gradient.
+    pub fn detached(&self) -> Network {
+        Network { exec: self.exec.clone(), theta: self.theta.detach() }
+    }
+
+    /// The flat parameters, `[param_count]`.
+    pub fn theta(&self) -> &Tensor {
+        &self.theta
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        self.exec.graph()
+    }
+
+    /// Output `[n, ...]` for `x [n, c, h, w]` (or `[n, c]`), `times [n * graph.times]` image by image, `labels [n]` or empty.
+    ///
+    /// Differentiable in `x` and, for a trained network, in theta; where neither is tracked nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if an argument does not fit the network.
+    pub fn forward(&self, x: &Tensor, times: &[f32], labels: &[u32]) -> Result<Tensor> {
+        let [c, h, w] = self.graph().input_shape();
+        let n = match *x.dims() {
+            [n, channels] if [channels, 1, 1] == [c, h, w] => n,
+            [n, channels, height, width] if [channels, height, width] == [c, h, w] => n,
+            ref dims => return Err(Error::call("image", format!("{dims:?}"), format!("[n, {c}, {h}, {w}]"))),
+        };
+        let keep = match (self.theta.track_op(), x.track_op()) {
+            (true, _) => Keep::ForAll,
+            (false, true) => Keep::ForInput,
+            (false, false) => Keep::Nothing,
+        };
+        let op = NetworkOp { exec: self.exec.clone(), times: times.to_vec(), labels: labels.to_vec(), n, keep, tape: Mutex::new(None) };
+        let x = x.contiguous().map_err(candle)?;
+        let y = if keep == Keep::Nothing { x.apply_op2_no_bwd(&self.theta, &op) } else { x.apply_op2(&self.theta, op) };
+        y.map_err(candle)
+    }
+}
+
+fn flat(exec: &Exec, theta: &[f32]) -> Result<Tensor> {
+    let expected = exec.graph().param_count();
+    if theta.len() != expected {
+        return Err(Error::call("parameters", theta.len(), expected));
+    }
+    Tensor::from_slice(theta, expected, &Device::Cpu).map_err(candle)
+}
+
+fn candle(e: candle_core::Error) -> Error {
+    Error::call("tensor", e, "a tensor that fits the network")
+}
+
+/// The whole network as one operation of candle's graph.
+struct NetworkOp {
+    exec: Arc<Exec>,
+    times: Vec<f32>,
+    labels: Vec<u32>,
+    n: usize,
+    keep: Keep,
+    tape: Mutex<Option<Tape>>,
+}
+
+fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let (start, end) = layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("a contiguous tensor was expected"))?;
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+impl CustomOp2 for NetworkOp {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (x, theta) = (values(s1, l1)?, values(s2, l2)?);
+        let cond = Cond { times: &self.times, labels: &self.labels };
+        let (y, tape) = self.exec.forward(theta, x, self.n, cond, self.keep).map_err(candle_core::Error::wrap)?;
+        if self.keep != Keep::Nothing {
+            *self.tape.lock().map_err(|_| candle_core::Error::msg("a forward pass panicked"))? = Some(tape);
+        }
+        let [c, h, w] = self.exec.graph().output_shape();
+        let shape = if l1.dims().len() == 2 { Shape::from((self.n, c)) } else { Shape::from((self.n, c, h, w)) };
+        Ok((CpuStorage::F32(y), shape))
+    }
+
+    fn bwd(&self, x: &Tensor, theta: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let tape = self.tape.lock().map_err(|_| candle_core::Error::msg("a pass panicked"))?.take();
+        let tape = tape.ok_or_else(|| candle_core::Error::msg("a network's backward pass runs once for each forward pass"))?;
+        let grad = grad.contiguous()?.flatten_all()?;
+        let (dy, weights) = (grad.to_vec1::<f32>()?, theta.detach());
+        let (storage, layout) = weights.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("the CPU interpreter was given parameters on another device");
+        };
+        let gradients = self
+            .exec
+            .backward(values(storage, layout)?, &tape, &dy, x.track_op(), theta.track_op())
+            .map_err(candle_core::Error::wrap)?;
+        let dx = gradients.dx.map(|v| Tensor::from_vec(v, x.shape(), &Device::Cpu)).transpose()?;
+        let dtheta = gradients.dtheta.map(|v| Tensor::from_vec(v, theta.shape(), &Device::Cpu)).transpose()?;
+        Ok((dx, dtheta))
+    }
+}

@@ -1,0 +1,136 @@
+//! Timing: medians after warm-up, one JSON line.
+
+use crate::config::OptimizerConfig;
+use crate::optim::Adam;
+use crate::sample::{self, Device, Labels, Request};
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use limbeck_shared::cpu::{Cond, Exec, Keep, threads};
+use limbeck_shared::graph::NetworkConfig;
+use limbeck_shared::rng::{self, Stream};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What to time.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Forward, backward and Adam on a network with a mean-square loss
+    TrainStep {
+        /// diffusers config.json of the network
+        #[arg(long)]
+        config: PathBuf,
+        /// Images a step
+        #[arg(long, default_value_t = 64)]
+        batch: usize,
+        /// Timed steps
+        #[arg(long, default_value_t = 7)]
+        repeat: usize,
+        /// Only the forward pass, nothing kept
+        #[arg(long)]
+        forward_only: bool,
+    },
+    /// Drawing from a bundle
+    Sample {
+        /// Bundle
+        #[arg(long)]
+        model: PathBuf,
+        /// Images a draw
+        #[arg(long, default_value_t = 64)]
+        count: usize,
+        /// Timed draws
+        #[arg(long, default_value_t = 7)]
+        repeat: usize,
+        /// Device
+        #[arg(long, value_enum, default_value = "cpu")]
+        device: Device,
+    },
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Largest resident size of the process so far, bytes; 0 where the system does not say.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM"));
+    line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn time(repeat: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+    for _ in 0..2 {
+        f()?;
+    }
+    let mut times = vec![];
+    for _ in 0..repeat.max(1) {
+        let start = Instant::now();
+        f()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(median(times))
+}
+
+/// Runs a benchmark and returns its JSON line.
+///
+/// # Errors
+/// If a file cannot be read or the network cannot be built.
+pub fn run(what: &Bench) -> Result<String> {
+    let (name, count, ms, device) = match what {
+        Bench::TrainStep { config, batch, repeat, forward_only } => {
+            let text = std::fs::read_to_string(config).with_context(|| format!("`{}` cannot be read", config.display()))?;
+            let network: NetworkConfig = serde_json::from_str(&text).with_context(|| format!("`{}` is no network configuration", config.display()))?;
+            let ms = train_step(&network, *batch, *repeat, *forward_only)?;
+            (if *forward_only { "forward" } else { "train-step" }, *batch, ms, Device::Cpu)
+        }
+        Bench::Sample { model, count, repeat, device } => {
+            let bundle = crate::train::read_bundle(model)?;
+            let request = Request { count: *count, seed: 0, labels: Labels::Each, sampler: None, steps: None, guidance: None, device: *device };
+            let ms = time(*repeat, || sample::draw(&bundle, &request, |_| {}).map(|_| ()))?;
+            ("sample", *count, ms, *device)
+        }
+    };
+    Ok(serde_json::json!({
+        "bench": name,
+        "images": count,
+        "ms": ms,
+        "images_per_second": count as f64 / ms * 1e3,
+        "peak_memory_bytes": peak_memory(),
+        "threads": threads(),
+        "device": format!("{device:?}").to_lowercase(),
+    })
+    .to_string())
+}
+
+fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only: bool) -> Result<f64> {
+    let graph = network.build()?;
+    let mut theta = graph.init(0);
+    // The zero-initialised layers would let half the gradient be zero; time it as in the middle of a training.
+    let mut jitter = vec![0f32; theta.len()];
+    rng::normals(0, Stream::Other(1), 0, &mut jitter);
+    theta.iter_mut().zip(&jitter).for_each(|(t, j)| *t += 0.02 * j);
+    let (len, classes) = (graph.input_shape().iter().product::<usize>(), graph.classes);
+    let times = vec![0.3f32; batch * graph.times];
+    let labels: Vec<u32> = if classes > 0 { (0..batch as u32).map(|k| k % classes as u32).collect() } else { vec![] };
+    let mut x = vec![0f32; batch * len];
+    rng::normals(0, Stream::Noise, 0, &mut x);
+    let exec = Exec::new(graph)?;
+    let cond = Cond { times: &times, labels: &labels };
+    let mut out = vec![0f32; batch * exec.graph().output_shape().iter().product::<usize>()];
+    if forward_only {
+        return time(repeat, || Ok(exec.infer(&theta, &x, batch, cond, &mut out, None)?));
+    }
+    let config = OptimizerConfig::default();
+    let (mut adam, mut ema) = (Adam::new(theta.len()), theta.clone());
+    time(repeat, || {
+        let (mut y, tape) = exec.forward(&theta, &x, batch, cond, Keep::ForAll)?;
+        let scale = 2.0 / y.len() as f32;
+        y.iter_mut().for_each(|v| *v *= scale);
+        let grads = exec.backward(&theta, &tape, &y, false, true)?;
+        if let Some(grad) = grads.dtheta {
+            adam.step(&config, 1e-4, 1.0, &grad, &mut theta, &mut ema, 0.999);
+            exec.recycle(grad);
+        }
+        Ok(())
+    })
+}

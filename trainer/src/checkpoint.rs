@@ -1,0 +1,134 @@
+//! The state of a run: everything that decides what the next step does, in one file, replaced atomically.
+
+use crate::optim::Adam;
+use anyhow::{Context, Result, bail};
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// One trained network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetState {
+    /// Name, as the method calls it.
+    pub name: String,
+    /// Current weights.
+    pub theta: Vec<f32>,
+    /// Averaged weights.
+    pub ema: Vec<f32>,
+    /// The optimiser.
+    pub adam: Adam,
+}
+
+/// A run at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Images seen.
+    pub images_seen: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// Steps left out because a gradient was not finite.
+    pub skipped: u64,
+    /// The trained networks.
+    pub nets: Vec<NetState>,
+}
+
+/// Version of the file.
+const VERSION: &str = "1";
+
+fn bytes(v: &[f32]) -> &[u8] {
+    bytemuck::cast_slice(v)
+}
+
+/// Path of the state in a run directory.
+pub fn path(run: &Path) -> PathBuf {
+    run.join("state.safetensors")
+}
+
+/// Writes the state: into a temporary file beside it, flushed to the disk, then renamed.
+///
+/// # Errors
+/// Names the file that could not be written.
+pub fn save(run: &Path, state: &State) -> Result<()> {
+    let mut meta = HashMap::new();
+    meta.insert("limbeck_state".to_string(), VERSION.to_string());
+    meta.insert("images_seen".into(), state.images_seen.to_string());
+    meta.insert("seconds".into(), state.seconds.to_bits().to_string());
+    meta.insert("skipped".into(), state.skipped.to_string());
+    let mut views = vec![];
+    for net in &state.nets {
+        meta.insert(format!("{}.steps", net.name), net.adam.steps.to_string());
+        for (part, v) in [("theta", &net.theta), ("ema", &net.ema), ("m", &net.adam.m), ("v", &net.adam.v)] {
+            views.push((format!("{}.{part}", net.name), TensorView::new(Dtype::F32, vec![v.len()], bytes(v))?));
+        }
+    }
+    let data = safetensors::serialize(views, Some(meta))?;
+    crate::log::write_whole(&path(run), &data)
+}
+
+/// Reads the state of a run directory, if there is one.
+///
+/// # Errors
+/// Names the file, and what of it is damaged.
+pub fn load(run: &Path, names: &[(&str, usize)]) -> Result<Option<State>> {
+    let path = path(run);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let data = std::fs::read(&path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+    parse(&data, names).with_context(|| format!("`{}` is no state of this run; remove the run directory to start anew", path.display())).map(Some)
+}
+
+fn parse(data: &[u8], names: &[(&str, usize)]) -> Result<State> {
+    let (_, header) = safetensors::SafeTensors::read_metadata(data)?;
+    let meta = header.metadata().clone().unwrap_or_default();
+    let file = safetensors::SafeTensors::deserialize(data)?;
+    let get = |key: &str| meta.get(key).with_context(|| format!("found no key `{key}`"));
+    let number = |key: &str| -> Result<u64> { get(key)?.parse().with_context(|| format!("`{key}` is no number")) };
+    if get("limbeck_state")? != VERSION {
+        bail!("`limbeck_state`: found {}, expected {VERSION}", get("limbeck_state")?);
+    }
+    let mut nets = vec![];
+    for &(name, len) in names {
+        let part = |part: &str| -> Result<Vec<f32>> {
+            let key = format!("{name}.{part}");
+            let t = file.tensor(&key).with_context(|| format!("found no tensor `{key}`"))?;
+            if t.dtype() != Dtype::F32 || t.shape() != [len] {
+                bail!("`{key}`: found {:?} {:?}, expected F32 [{len}]", t.dtype(), t.shape());
+            }
+            Ok(t.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        };
+        let adam = Adam { m: part("m")?, v: part("v")?, steps: number(&format!("{name}.steps"))? };
+        nets.push(NetState { name: name.to_string(), theta: part("theta")?, ema: part("ema")?, adam });
+    }
+    Ok(State { images_seen: number("images_seen")?, seconds: f64::from_bits(number("seconds")?), skipped: number("skipped")?, nets })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        let adam = Adam { m: vec![0.1, f32::MIN_POSITIVE], v: vec![1e-30, 2.0], steps: 7 };
+        State { images_seen: 1234, seconds: 0.1 + 0.2, skipped: 1, nets: vec![NetState { name: "student".into(), theta: vec![1.0, -0.0], ema: vec![3.0, 4.0], adam }] }
+    }
+
+    #[test]
+    fn a_state_survives_bit_for_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path(), &[("student", 2)]).unwrap().is_none());
+        save(dir.path(), &state()).unwrap();
+        assert_eq!(load(dir.path(), &[("student", 2)]).unwrap().unwrap(), state());
+    }
+
+    #[test]
+    fn a_state_of_another_network_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &state()).unwrap();
+        let e = format!("{:#}", load(dir.path(), &[("student", 3)]).unwrap_err());
+        assert!(e.contains("student.m") && e.contains("[3]"), "{e}");
+        let file = path(dir.path());
+        let half = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &half[..half.len() / 2]).unwrap();
+        assert!(load(dir.path(), &[("student", 2)]).is_err());
+    }
+}

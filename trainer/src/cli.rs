@@ -1,0 +1,297 @@
+//! The command line. Results go to stdout, progress and messages to stderr; exit code 0, 1 (failed), 2 (wrong usage).
+
+use crate::sample::{Device, Labels, Request};
+use crate::{bench, config, data, export, judge, log, sample, train};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use limbeck_shared::program::Sampler;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Distills a diffusion model into a student that draws in one or a few steps.
+#[derive(Debug, Parser)]
+#[command(name = "limbeck", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a preset or a TOML file; the same command on the same run directory resumes
+    Train(Train),
+    /// Draw images from a bundle
+    Sample(Sample),
+    /// Measure a bundle or a file of images; JSON on stdout
+    Eval(Eval),
+    /// Write a run's averaged weights as a bundle
+    Export {
+        /// Run directory
+        #[arg(long)]
+        run: PathBuf,
+        /// Bundle to write
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Say what a bundle is
+    Info {
+        /// Bundle
+        file: PathBuf,
+        /// JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time a training step or sampling; one JSON line on stdout
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
+    /// Find data sets
+    Data {
+        #[command(subcommand)]
+        what: DataCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Print where a data set lies, or how to get it
+    Fetch {
+        /// Name, such as fashion-mnist
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Train {
+    /// Name of a preset, or a TOML file
+    preset: String,
+    /// Bundle to distill, instead of the preset's
+    #[arg(long)]
+    teacher: Option<PathBuf>,
+    /// Folder of the training images, instead of the preset's
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Run directory; runs/NAME unless given
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// Override a key, such as optimizer.lr=1e-4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the resolved configuration and the networks, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct Sample {
+    /// Bundle
+    #[arg(long)]
+    model: PathBuf,
+    /// Number of images
+    #[arg(long, default_value_t = 40)]
+    count: usize,
+    /// Seed; image k of a seed is the same at any count
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Sampler; the bundle's first unless given
+    #[arg(long)]
+    sampler: Option<Sampler>,
+    /// Steps; the sampler's default unless given
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Class number, or `each`: image k has class k mod classes
+    #[arg(long, default_value = "each")]
+    label: Labels,
+    /// Guidance weight; the bundle's default unless given
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// Device
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
+    /// Edge of the square that a pixel becomes in a .png
+    #[arg(long, default_value_t = 2)]
+    upscale: usize,
+    /// .png: a grid; .npy: f32 [N,C,H,W] in [-1,1]
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Eval {
+    /// Bundle to draw from
+    #[arg(long, required_unless_present = "samples", conflicts_with = "samples")]
+    model: Option<PathBuf>,
+    /// Images to measure instead: .npy, f32 [N,C,H,W] in [-1,1]
+    #[arg(long)]
+    samples: Option<PathBuf>,
+    /// Folder of the real images; Fashion-MNIST's known places unless given
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The classifier in whose features images are compared
+    #[arg(long, default_value = "models/fashion-features.safetensors")]
+    features: PathBuf,
+    /// Number of images to draw
+    #[arg(long, default_value_t = 10_000)]
+    count: usize,
+    /// Seed of the drawing
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Sampler; the bundle's first unless given
+    #[arg(long)]
+    sampler: Option<Sampler>,
+    /// Steps, one or several
+    #[arg(long, value_delimiter = ',')]
+    steps: Vec<usize>,
+    /// Guidance weight; the bundle's default unless given
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// Write the figures into the bundle's record
+    #[arg(long)]
+    record: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command reports; the message names the file or key.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Train(a) => run_train(a),
+        Command::Sample(a) => run_sample(a),
+        Command::Eval(a) => run_eval(a),
+        Command::Export { run, out } => {
+            let path = run.join("config.toml");
+            let config = config::resolve(path.to_str().context("a run directory whose name is Unicode")?, &[])?;
+            let setup = train::Setup::new(config)?;
+            train::export_run(&setup, &run, &out, &format!("limbeck train {} && limbeck export", setup.config().name))?;
+            eprintln!("wrote {}", out.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Info { file, json } => info(&file, json),
+        Command::Bench { what } => {
+            println!("{}", bench::run(&what)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Data { what: DataCommand::Fetch { name } } => {
+            println!("{}", data::fetch::find(&name)?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_train(a: Train) -> Result<ExitCode> {
+    let mut config = config::resolve(&a.preset, &a.set)?;
+    if let Some(teacher) = a.teacher {
+        config.teacher = Some(teacher);
+    }
+    if let Some(dir) = a.data {
+        config.data = Some(match config.data.take() {
+            Some(spec) => spec.with_dir(&dir),
+            None => data::DataSpec::detect(&dir)?,
+        });
+    }
+    let setup = train::Setup::new(config)?;
+    let run = a.run.unwrap_or_else(|| Path::new("runs").join(&setup.config().name));
+    if a.dry_run {
+        print!("{}", toml::to_string(setup.config())?);
+        for net in setup.networks() {
+            let g = net.exec.graph();
+            println!("# {}: {} parameters, {} MACs an image, {} operations", net.name, g.param_count(), g.macs(), g.nodes.len());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    train::handle_signals()?;
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    eprintln!("training {} in {} on {} threads", setup.config().name, run.display(), limbeck_shared::cpu::threads());
+    train::train(&setup, &run, &command)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_sample(a: Sample) -> Result<ExitCode> {
+    let kind = a.out.extension().and_then(|e| e.to_str()).unwrap_or_default().to_string();
+    if !["png", "npy"].contains(&kind.as_str()) {
+        bail!("`--out`: found {}, expected a name ending in .png or .npy", a.out.display());
+    }
+    let bundle = train::read_bundle(&a.model)?;
+    let request =
+        Request { count: a.count, seed: a.seed, labels: a.label, sampler: a.sampler, steps: a.steps, guidance: a.guidance, device: a.device };
+    let start = std::time::Instant::now();
+    let images = sample::draw(&bundle, &request, |_| {})?;
+    let shape = bundle.meta.image.shape();
+    if kind == "png" {
+        log::grid::save(&a.out, &images, shape, log::grid::Layout { columns: 10, upscale: a.upscale })?;
+    } else {
+        log::npy::write(&a.out, &[a.count, shape[0], shape[1], shape[2]], &images)?;
+    }
+    eprintln!("{} images in {:.2} s: {}", a.count, start.elapsed().as_secs_f64(), a.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_eval(a: Eval) -> Result<ExitCode> {
+    let data = match &a.data {
+        Some(dir) => data::DataSpec::detect(dir)?,
+        None => data::DataSpec::FashionMnist { dir: None },
+    };
+    let judge = judge::Judge::open(&a.features, &data)?;
+    let reports = match (&a.model, &a.samples) {
+        (Some(model), None) => {
+            let bundle = train::read_bundle(model)?;
+            let steps: Vec<Option<usize>> = if a.steps.is_empty() { vec![None] } else { a.steps.iter().copied().map(Some).collect() };
+            let mut reports = vec![];
+            for steps in steps {
+                let request = Request {
+                    count: a.count,
+                    seed: a.seed,
+                    labels: Labels::Each,
+                    sampler: a.sampler,
+                    steps,
+                    guidance: a.guidance,
+                    device: Device::Cpu,
+                };
+                reports.push(judge.model(&bundle, &request)?);
+            }
+            if a.record {
+                let figures = reports.iter().map(|r| Ok((r.key(), serde_json::to_value(r)?))).collect::<Result<Vec<_>>>()?;
+                export::add_evaluation(model, figures)?;
+            }
+            reports
+        }
+        (None, Some(file)) => vec![judge.file(file)?],
+        _ => bail!("expected --model or --samples"),
+    };
+    println!("{}", serde_json::to_string_pretty(&reports)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn info(file: &Path, json: bool) -> Result<ExitCode> {
+    let bundle = train::read_bundle(file)?;
+    let m = &bundle.meta;
+    if json {
+        println!("{}", serde_json::to_string_pretty(m)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} ({})", m.name, m.training.method);
+    println!("  file      {} bytes, sha256 {}", std::fs::metadata(file)?.len(), bundle.sha256);
+    println!("  image     {}x{}, {} channels; classes: {}", m.image.width, m.image.height, m.image.channels, if m.classes.is_empty() { "none".into() } else { m.classes.join(", ") });
+    for g in &bundle.graphs {
+        println!("  network   {} parameters, {:.3} M MACs an image, {} operations", g.param_count(), g.macs() as f64 / 1e6, g.nodes.len());
+    }
+    println!("  reads     {:?} on {:?}", m.parameterization, m.schedule);
+    for s in &m.samplers {
+        let steps = if s.steps.is_empty() { "any number of steps".to_string() } else { format!("steps {:?}", s.steps) };
+        println!("  sampler   {}: {steps}, {} by default", s.sampler, s.default_steps);
+    }
+    if let Some(g) = &m.guidance {
+        println!("  guidance  {} to {}, {} by default", g.min, g.max, g.default);
+    }
+    println!("  trained   {} images in {:.0} s: {}", m.training.images_seen, m.training.seconds, m.training.command);
+    if let Some(t) = &m.training.teacher_sha256 {
+        println!("  teacher   {t}");
+    }
+    for (key, v) in &m.training.evaluation {
+        println!("  measured  {key}: fd {}", v.get("fd").unwrap_or(v));
+    }
+    println!("  licence   {}", m.licence);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,276 @@
+//! A run's configuration: one TOML file, shipped presets, and `--set key=value`. Unknown keys are errors.
+
+use crate::data::DataSpec;
+use crate::method::{boot::BootConfig, teacher::TeacherConfig};
+use anyhow::{Context, Result, bail};
+use limbeck_shared::graph::NetworkConfig;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Everything a run is determined by. Saved as `config.toml` in the run directory with every default filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The preset's or file's name; the exported model carries it.
+    pub name: String,
+    /// What is trained and how.
+    pub method: MethodConfig,
+    /// Key of all random numbers.
+    #[serde(default)]
+    pub seed: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Images a pass: memory only, never results beyond rounding. 0: the whole batch.
+    #[serde(default)]
+    pub micro_batch: usize,
+    /// Images seen at the end.
+    pub images: u64,
+    /// The bundle that is distilled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// The network, for methods that do not take the teacher's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkConfig>,
+    /// The real images, for methods that use them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSpec>,
+    /// Adam.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// The averaged weights that are exported.
+    #[serde(default)]
+    pub ema: EmaConfig,
+    /// How often what is written.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// The method, by its `kind`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MethodConfig {
+    /// Denoising score matching (Karras et al. 2022).
+    Teacher(TeacherConfig),
+    /// Data-free one-step distillation by bootstrapping (Gu et al. 2023).
+    Boot(BootConfig),
+    /// The classifier in whose features images are compared.
+    Features {
+        /// Random shifts of the training images, in pixels.
+        #[serde(default)]
+        shift: usize,
+    },
+}
+
+/// Adam and its learning rate over time, all counted in images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Images over which the rate rises linearly from 0.
+    pub warmup: u64,
+    /// `constant`, or `cosine` down to a hundredth at the end.
+    pub decay: Decay,
+    /// Largest global norm of the gradient; 0 is no limit.
+    pub clip: f64,
+}
+
+/// The learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// The peak throughout.
+    Constant,
+    /// A half cosine to a hundredth of the peak.
+    Cosine,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        OptimizerConfig { lr: 3e-4, betas: [0.9, 0.99], eps: 1e-8, warmup: 10_000, decay: Decay::Cosine, clip: 1.0 }
+    }
+}
+
+impl OptimizerConfig {
+    /// The rate at `images` of `total` seen.
+    pub fn rate(&self, images: u64, total: u64) -> f64 {
+        let warm = if self.warmup == 0 { 1.0 } else { (images as f64 / self.warmup as f64).min(1.0) };
+        let decay = match self.decay {
+            Decay::Constant => 1.0,
+            Decay::Cosine => {
+                let progress = images.saturating_sub(self.warmup) as f64 / total.saturating_sub(self.warmup).max(1) as f64;
+                0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
+            }
+        };
+        self.lr * warm * decay
+    }
+}
+
+/// Exponential moving average of the weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Images after which a weight's influence has halved.
+    pub half_life: u64,
+    /// The half-life is at most this part of the images seen, so that early averages are not of the start.
+    pub ramp: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        EmaConfig { half_life: 50_000, ramp: 0.05 }
+    }
+}
+
+impl EmaConfig {
+    /// Weight of the old average after a step of `batch` images that ends at `images` seen.
+    pub fn keep(&self, images: u64, batch: usize) -> f64 {
+        let half_life = (self.half_life as f64).min(self.ramp * images as f64).max(1e-8);
+        0.5f64.powf(batch as f64 / half_life)
+    }
+}
+
+/// What is written, in images seen between two times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A line in `stats.jsonl` and the event file.
+    pub stats: u64,
+    /// A grid of fixed seeds.
+    pub grid: u64,
+    /// A state to resume from.
+    pub state: u64,
+    /// Images in a grid.
+    pub grid_images: usize,
+    /// Sampling steps of the grid (methods of several steps).
+    pub grid_steps: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { stats: 2_000, grid: 50_000, state: 20_000, grid_images: 40, grid_steps: 18 }
+    }
+}
+
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        /// Shipped presets: name and TOML.
+        pub const PRESETS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../presets/", $name, ".toml")))),*];
+    };
+}
+presets!("fashion-teacher", "fashion-boot", "fashion-boot-demo", "features-fashion", "toy-teacher", "toy-boot");
+
+/// Reads a preset by name or a file by path, applies `key=value` overrides, and checks ranges.
+///
+/// # Errors
+/// Names the file or key, what was found, and what was expected.
+pub fn resolve(preset_or_file: &str, overrides: &[String]) -> Result<RunConfig> {
+    let shipped = PRESETS.iter().find(|p| p.0 == preset_or_file);
+    let (origin, text) = match shipped {
+        Some((name, text)) => (format!("preset `{name}`"), (*text).to_string()),
+        None => {
+            let path = Path::new(preset_or_file);
+            if !path.exists() {
+                let names: Vec<_> = PRESETS.iter().map(|p| p.0).collect();
+                bail!("`{preset_or_file}`: neither a file nor a preset; the presets are {}", names.join(", "));
+            }
+            let text = std::fs::read_to_string(path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+            (format!("`{}`", path.display()), text)
+        }
+    };
+    let mut table: toml::Table = toml::from_str(&text).with_context(|| format!("{origin} is no TOML"))?;
+    for item in overrides {
+        set(&mut table, item)?;
+    }
+    let config: RunConfig = toml::Value::Table(table).try_into().with_context(|| format!("{origin} does not describe a run"))?;
+    config.check().with_context(|| origin)?;
+    Ok(config)
+}
+
+/// Applies one `a.b=value`; the value is TOML, or a bare word.
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let Some((key, value)) = item.split_once('=') else {
+        bail!("--set {item}: found no `=`, expected key=value");
+    };
+    let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let mut path: Vec<&str> = key.trim().split('.').collect();
+    let last = path.pop().unwrap_or_default();
+    let mut at = table;
+    for part in path {
+        let next = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next.as_table_mut().with_context(|| format!("--set {item}: `{part}` is a value, expected a table"))?;
+    }
+    at.insert(last.to_string(), value);
+    Ok(())
+}
+
+impl RunConfig {
+    fn check(&self) -> Result<()> {
+        let positive = [("batch", self.batch as u64), ("images", self.images), ("log.stats", self.log.stats), ("log.grid", self.log.grid), ("log.state", self.log.state)];
+        if let Some((key, _)) = positive.iter().find(|p| p.1 == 0) {
+            bail!("`{key}`: found 0, expected at least 1");
+        }
+        if self.batch > 65_536 {
+            bail!("`batch`: found {}, expected at most 65536", self.batch);
+        }
+        if !(self.optimizer.lr > 0.0 && self.optimizer.lr.is_finite()) {
+            bail!("`optimizer.lr`: found {}, expected a positive number", self.optimizer.lr);
+        }
+        if !self.optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)) {
+            bail!("`optimizer.betas`: found {:?}, expected two numbers in [0, 1)", self.optimizer.betas);
+        }
+        Ok(())
+    }
+
+    /// Images a pass.
+    pub fn pass(&self) -> usize {
+        if self.micro_batch == 0 { self.batch } else { self.micro_batch.min(self.batch) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_resolve() {
+        for (name, _) in PRESETS {
+            let config = resolve(name, &[]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            assert_eq!(&config.name, name);
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config, "{name} survives writing");
+        }
+    }
+
+    #[test]
+    fn overrides_reach_nested_keys_and_unknown_keys_are_named() {
+        let c = resolve("fashion-boot", &["optimizer.lr=1e-5".into(), "batch=7".into(), "teacher=other.safetensors".into()]).unwrap();
+        assert_eq!((c.optimizer.lr, c.batch), (1e-5, 7));
+        assert_eq!(c.teacher.unwrap(), PathBuf::from("other.safetensors"));
+        let e = format!("{:#}", resolve("fashion-boot", &["optimizer.rate=1".into()]).unwrap_err());
+        assert!(e.contains("rate"), "{e}");
+        let e = format!("{:#}", resolve("fashion-boot", &["batch=0".into()]).unwrap_err());
+        assert!(e.contains("`batch`: found 0"), "{e}");
+        assert!(format!("{:#}", resolve("no-such", &[]).unwrap_err()).contains("fashion-boot"));
+    }
+
+    #[test]
+    fn the_rate_warms_up_and_decays() {
+        let o = OptimizerConfig { lr: 1.0, warmup: 100, ..Default::default() };
+        assert_eq!(o.rate(50, 1000), 0.5);
+        assert_eq!(o.rate(100, 1000), 1.0);
+        assert!((o.rate(1000, 1000) - 0.01).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_average_halves_in_its_half_life() {
+        let e = EmaConfig { half_life: 1000, ramp: 1.0 };
+        let after: f64 = (0..10).map(|_| e.keep(1_000_000, 100)).product();
+        assert!((after - 0.5).abs() < 1e-12);
+    }
+}

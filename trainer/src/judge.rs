@@ -1,0 +1,162 @@
+//! `limbeck eval`: our classifier, the real images, and what is to be measured, put together.
+
+use crate::data::{self, DataSpec, Dataset, Split};
+use crate::eval::{self, Features, Report};
+use crate::log::npy;
+use crate::sample::{self, Request};
+use crate::train::read_bundle;
+use anyhow::{Context, Result, bail};
+use limbeck_shared::bundle::Bundle;
+use limbeck_shared::cpu;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A classifier bundle as a feature network.
+struct Classifier {
+    net: cpu::Net,
+    dim: usize,
+    classes: usize,
+}
+
+impl Features for Classifier {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+    fn features(&self, images: &[f32], n: usize, feats: &mut [f32], class: &mut [u32]) -> Result<()> {
+        let mut logits = vec![0f32; n * self.classes];
+        self.net.forward_features(images, n, &mut logits, feats)?;
+        for (c, row) in class.iter_mut().zip(logits.chunks_exact(self.classes)) {
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+            *c = best.map_or(0, |b| b.0 as u32);
+        }
+        Ok(())
+    }
+}
+
+/// The measure: a classifier and the images it compares with.
+pub struct Judge {
+    features: Classifier,
+    id: String,
+    names: Vec<String>,
+    train: Box<dyn Dataset>,
+    test: Box<dyn Dataset>,
+    cache: PathBuf,
+}
+
+/// One line of a table: how the images were made, and how good they are.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// The model's name, or the file's.
+    pub model: String,
+    /// Sampler, steps and guidance, for models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<String>,
+    /// Steps of the sampler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Network calls an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evals: Option<usize>,
+    /// Guidance weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
+    /// The figures.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+impl Measured {
+    /// Name of this line in a bundle's record.
+    pub fn key(&self) -> String {
+        match (&self.sampler, self.steps) {
+            (Some(s), Some(k)) => format!("{s}-{k}"),
+            _ => self.model.clone(),
+        }
+    }
+}
+
+impl Judge {
+    /// Opens the classifier and the real images.
+    ///
+    /// # Errors
+    /// Names the file that is missing or does not fit.
+    pub fn open(features: &Path, data: &DataSpec) -> Result<Judge> {
+        let bundle = read_bundle(features)?;
+        let graph = bundle.graphs[0].clone();
+        let Some(node) = graph.features else {
+            bail!("`{}`: found a model without features, expected a classifier (limbeck train features-fashion)", features.display());
+        };
+        let features = Classifier {
+            dim: graph.nodes[node].shape.iter().product(),
+            classes: graph.output_shape()[0],
+            net: cpu::Net::new(graph, bundle.thetas[0].clone())?,
+        };
+        let cache = std::env::var_os("LIMBECK_CACHE").map_or_else(|| Path::new("runs").join("cache"), PathBuf::from);
+        Ok(Judge {
+            features,
+            id: bundle.sha256,
+            names: bundle.meta.classes,
+            train: data::open(data, Split::Train)?,
+            test: data::open(data, Split::Test)?,
+            cache,
+        })
+    }
+
+    fn report(&self, images: &[f32], labels: Option<&[u32]>, sampling_seconds: Option<f64>) -> Result<Report> {
+        eval::report(&eval::Request {
+            features: &self.features,
+            features_id: &self.id,
+            classes: &self.names,
+            train: self.train.as_ref(),
+            test: Some(self.test.as_ref()),
+            cache: Some(&self.cache),
+            images,
+            labels,
+            sampling_seconds,
+            batch: 256,
+            on_progress: None,
+        })
+    }
+
+    /// Draws from a model and measures.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked.
+    pub fn model(&self, bundle: &Bundle, request: &Request) -> Result<Measured> {
+        let (sampler, steps, guidance) = bundle.meta.resolve(request.sampler, request.steps, request.guidance)?;
+        let evals = bundle.draw_program(request.sampler, request.steps, request.guidance)?.evals();
+        let start = Instant::now();
+        let mut said = Instant::now();
+        let images = sample::draw(bundle, request, |done| {
+            if said.elapsed().as_secs() >= 10 {
+                eprintln!("drawing with {sampler}, {steps} steps: {done} of {}", request.count);
+                said = Instant::now();
+            }
+        })?;
+        let seconds = start.elapsed().as_secs_f64();
+        let labels = sample::labels(&bundle.meta, request.labels, request.count);
+        let report = self.report(&images, (!bundle.meta.classes.is_empty()).then_some(&labels), Some(seconds))?;
+        Ok(Measured {
+            model: bundle.meta.name.clone(),
+            sampler: Some(sampler.to_string()),
+            steps: Some(steps),
+            evals: Some(evals),
+            guidance: Some(guidance),
+            report,
+        })
+    }
+
+    /// Measures a file of images.
+    ///
+    /// # Errors
+    /// If the file is no `.npy` of `[N, C, H, W]` with the data's shape.
+    pub fn file(&self, path: &Path) -> Result<Measured> {
+        let (shape, images) = npy::read(path)?;
+        if shape.len() != 4 || shape[1..] != self.train.shape() {
+            bail!("`{}`: found shape {shape:?}, expected [N, {:?}]", path.display(), self.train.shape());
+        }
+        let report = self.report(&images, None, None).with_context(|| format!("`{}`", path.display()))?;
+        Ok(Measured { model: path.display().to_string(), sampler: None, steps: None, evals: None, guidance: None, report })
+    }
+}

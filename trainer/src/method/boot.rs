@@ -1,0 +1,243 @@
+//! BOOT: data-free distillation of a diffusion model into one step by bootstrapping.
+//!
+//! Gu, Zhai, Zhang, Liu, Susskind, "BOOT: Data-free Distillation of Denoising Diffusion Models with Bootstrapping"
+//! (arXiv 2306.05544). The student reads pure noise and a target time t' and answers the signal y that the teacher's
+//! trajectory from that noise has at t'; one call at t' = 1 draws. No image is ever read.
+//!
+//! Written in linear-flow time, 0 noise and 1 data: `x_t = t y_t + (1 - t) e`, `e = sigma_data eps`. One step of the teacher's
+//! ODE from t to t' = t + h is, for the signal,
+//!
+//!   y_t' = (1 - kappa) f(x_t, t) + kappa y_t,    1 - kappa = h / (t' (1 - t))           (signal ODE, discretised)
+//!
+//! so the loss is `|| y_theta(eps, t') - sg[ y_t' ] ||^2` with y_t = y_theta(eps, t). At t = 0 the target is `f(eps)`: the paper's
+//! boundary loss is contained. Because `v = y - e` with the same e on both sides, a flat weight here is a flat weight on the
+//! velocity.
+//!
+//! Deviations: targets t' (not t) are drawn uniformly, so that every time is a regression target, 1 included; the convex
+//! coefficient `1 - kappa` stands for the paper's `delta lambda'_t`, which diverges at both ends; the student keeps the teacher's
+//! noise input at sigma_max and reads t' through an embedding that starts at zero, so it begins as `f(eps)` at every time and
+//! the boundary loss begins at 0.
+
+use super::{Loss, Method, NetSpec, Pass, noise, per_image, tensor, uniform};
+use crate::data::Dataset;
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
+use limbeck_shared::cpu::Exec;
+use limbeck_shared::denoiser::{Adapter, Parameterization, edm_adapter};
+use limbeck_shared::graph::{Graph, NetworkConfig};
+use limbeck_shared::nn::Network;
+use limbeck_shared::program::Sampler;
+use limbeck_shared::rng::{self, Stream};
+use limbeck_shared::schedule::{Schedule, flow_sigma};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Settings of BOOT.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Step of the bootstrap; the student converges to the teacher's solver with `1 / delta` steps.
+    pub delta: f64,
+    /// Euler, or Heun's exponential form (two teacher calls).
+    #[serde(default)]
+    pub solver: Solver,
+    /// Weight of an extra boundary loss at t' = 0 on a quarter of the images; 0: none, the main loss contains it.
+    #[serde(default)]
+    pub boundary: f64,
+    /// Guidance weights the student reads as an input, drawn uniformly: `[least, largest]`; none: no guidance input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<[f64; 2]>,
+    /// Bound on the teacher's x0: images lie in [-1, 1]; 0: none (points).
+    #[serde(default = "one")]
+    pub clip: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Solver of the bootstrap step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Solver {
+    /// One teacher call; local error O(h^2).
+    #[default]
+    Euler,
+    /// Two teacher calls; local error O(h^3).
+    Heun,
+}
+
+/// The method.
+pub struct Boot {
+    config: BootConfig,
+    meta: Meta,
+    sigma_data: f64,
+    sigma_max: f64,
+    teacher: Network,
+    student: Arc<Exec>,
+    start: Vec<f32>,
+}
+
+/// The student's configuration: the teacher's with a second time input (and a guidance input).
+fn student_config(teacher: &NetworkConfig, guidance: bool) -> Result<NetworkConfig> {
+    let mut config = teacher.clone();
+    match &mut config {
+        NetworkConfig::Unet(c) => (c.limbeck_second_time, c.limbeck_guidance_input) = (true, guidance),
+        NetworkConfig::Mlp(c) => (c.limbeck_second_time, c.limbeck_guidance_input) = (true, guidance),
+        NetworkConfig::Classifier(_) => bail!("`teacher`: found a classifier, expected a diffusion model"),
+    }
+    Ok(config)
+}
+
+/// A theta for `to`: parameters of the same name are copied, new ones start as the graph says (their last layer at zero).
+fn extend(from: &Graph, theta: &[f32], to: &Graph) -> Vec<f32> {
+    let mut out = to.init(0);
+    for p in &to.params {
+        if let Some(q) = from.param(&p.name) {
+            out[p.range()].copy_from_slice(&theta[q.range()]);
+        }
+    }
+    out
+}
+
+impl Boot {
+    /// Prepares the student from the teacher.
+    ///
+    /// # Errors
+    /// Names the key that does not fit.
+    pub fn new(config: &BootConfig, teacher: &Bundle, name: &str) -> Result<Boot> {
+        if !(config.delta > 0.0 && config.delta <= 0.5) {
+            bail!("`method.delta`: found {}, expected a step in (0, 0.5]", config.delta);
+        }
+        let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) = (teacher.meta.parameterization, teacher.meta.schedule) else {
+            bail!("`teacher`: found {:?} on {:?}, expected an EDM model", teacher.meta.parameterization, teacher.meta.schedule);
+        };
+        if teacher.meta.second_time || teacher.graphs.len() != 1 {
+            bail!("`teacher`: found a student or a routed model, expected one diffusion model");
+        }
+        if config.guidance.is_some() && teacher.meta.null_label.is_none() {
+            bail!("`method.guidance`: found a range, expected none for a teacher without a null label");
+        }
+        let network = student_config(&teacher.meta.networks[0], config.guidance.is_some())?;
+        let student = network.build()?;
+        let start = extend(&teacher.graphs[0], &teacher.thetas[0], &student);
+        let mut meta = teacher.meta.clone();
+        meta.name = name.to_string();
+        meta.networks = vec![network];
+        meta.second_time = true;
+        meta.guidance_input = config.guidance.is_some();
+        meta.guidance = config.guidance.map(|[min, max]| limbeck_shared::bundle::GuidanceRange { min, max, default: min });
+        meta.init_time = Some(sigma_max);
+        meta.samplers = vec![SamplerSpec { sampler: Sampler::OneStep, steps: vec![1], default_steps: 1 }];
+        meta.golden = None;
+        meta.training.method = "boot".into();
+        meta.training.preset = name.to_string();
+        meta.training.teacher_sha256 = Some(teacher.sha256.clone());
+        meta.training.evaluation = Default::default();
+        let frozen = Arc::new(Exec::new(teacher.graphs[0].clone())?);
+        Ok(Boot {
+            config: config.clone(),
+            meta,
+            sigma_data,
+            sigma_max,
+            teacher: Network::frozen(frozen, &teacher.thetas[0])?,
+            student: Arc::new(Exec::new(student)?),
+            start,
+        })
+    }
+
+    /// `y_theta(eps, t')`: one preconditioned call at sigma_max on pure noise.
+    fn signal(&self, net: &Network, eps: &Tensor, target: &[f64], labels: &[u32], guidance: &[f64]) -> Result<Tensor> {
+        let Adapter { c_in, c_skip, c_out } = edm_adapter(1.0, self.sigma_max, self.sigma_data);
+        let level = (self.sigma_max.ln() / 4.0) as f32;
+        let times: Vec<f32> = (0..target.len())
+            .flat_map(|i| [Some(level), Some(target[i] as f32), guidance.get(i).map(|&w| w as f32)])
+            .flatten()
+            .collect();
+        let f = net.forward(&(eps * (c_in * self.sigma_max))?, &times, labels)?;
+        Ok(((f * c_out)? + (eps * (c_skip * self.sigma_max))?)?)
+    }
+
+    /// The teacher's x0 at flow times `t` from the signal `y`, guided and clipped. `y` does not enter where t = 0.
+    fn denoise(&self, eps: &Tensor, y: &Tensor, t: &[f64], labels: &[u32], guidance: &[f64]) -> Result<Tensor> {
+        // x / alpha = y + sigma eps; sigma stays within the teacher's range at both ends.
+        let sigma: Vec<f64> = t.iter().map(|&t| flow_sigma(self.sigma_data, self.sigma_max, t).max(0.002)).collect();
+        let signal = y.broadcast_mul(&per_image(t.iter().map(|&t| if t > 0.0 { 1.0 } else { 0.0 }))?)?;
+        let x = (signal + eps.broadcast_mul(&per_image(sigma.iter().copied())?)?)?;
+        let adapters: Vec<_> = sigma.iter().map(|&s| edm_adapter(1.0, s, self.sigma_data)).collect();
+        let input = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_in))?)?;
+        let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
+        let mut f = self.teacher.forward(&input, &times, labels)?;
+        if let (false, Some(null)) = (guidance.is_empty(), self.meta.null_label) {
+            // f(null) + w (f(label) - f(null)); c_skip x is the same in both, so guidance may act on F.
+            let without = self.teacher.forward(&input, &times, &vec![null; labels.len()])?;
+            f = (&without + (f - &without)?.broadcast_mul(&per_image(guidance.iter().copied())?)?)?;
+        }
+        let skipped = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_skip))?)?;
+        let x0 = (skipped + f.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_out))?)?)?;
+        Ok(if self.config.clip > 0.0 { x0.clamp(-self.config.clip, self.config.clip)? } else { x0 })
+    }
+
+    /// The bootstrap target at `to` from the student's own signal `y` at `from`; nothing in it is differentiated.
+    fn target(&self, eps: &Tensor, y: &Tensor, from: &[f64], to: &[f64], labels: &[u32], guidance: &[f64]) -> Result<Tensor> {
+        let gain = per_image(from.iter().zip(to).map(|(t, s)| (s - t) / (s * (1.0 - t))))?;
+        let kappa = (1.0 - &gain)?;
+        let kept = y.broadcast_mul(&kappa)?;
+        let f = self.denoise(eps, y, from, labels, guidance)?;
+        let euler = (&kept + f.broadcast_mul(&gain)?)?;
+        if self.config.solver == Solver::Euler {
+            return Ok(euler);
+        }
+        let again = self.denoise(eps, &euler, to, labels, guidance)?;
+        Ok((kept + ((f + again)? * 0.5)?.broadcast_mul(&gain)?)?)
+    }
+}
+
+impl Method for Boot {
+    fn networks(&self, _seed: u64) -> Result<Vec<NetSpec>> {
+        Ok(vec![NetSpec { name: "student", exec: self.student.clone(), theta: self.start.clone() }])
+    }
+
+    fn needs_data(&self) -> bool {
+        false
+    }
+
+    fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
+        let shape = self.student.graph().input_shape();
+        let n = (pass.images.end - pass.images.start) as usize;
+        let eps = tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)?;
+        // Classes alike, the null label excluded.
+        let classes = self.meta.classes.len() as u32;
+        let labels: Vec<u32> = if self.student.graph().classes == 0 {
+            vec![]
+        } else {
+            pass.images.clone().map(|k| rng::below(pass.seed, Stream::Label, k, classes)).collect()
+        };
+        let guidance: Vec<f64> = match self.config.guidance {
+            Some([least, most]) => uniform(pass.seed, &pass.images, Stream::Other(0)).iter().map(|u| least + (most - least) * u).collect(),
+            None => vec![],
+        };
+        let to: Vec<f64> = uniform(pass.seed, &pass.images, Stream::Time).iter().map(|u| 1.0 - u).collect();
+        let from: Vec<f64> = to.iter().map(|t| (t - self.config.delta).max(0.0)).collect();
+
+        let student = &pass.nets[0];
+        let y = self.signal(&student.detached(), &eps, &from, &labels, &guidance)?;
+        let target = self.target(&eps, &y, &from, &to, &labels, &guidance)?.detach();
+        let main = (self.signal(student, &eps, &to, &labels, &guidance)? - target)?.sqr()?.mean_all()?;
+        if self.config.boundary == 0.0 {
+            return Ok(Loss { net: 0, value: main, terms: vec![] });
+        }
+        let quarter = n.div_ceil(4);
+        let (eps, zeros) = (eps.narrow(0, 0, quarter)?, vec![0.0; quarter]);
+        let (labels, guidance) = (&labels[..labels.len().min(quarter)], &guidance[..guidance.len().min(quarter)]);
+        let f = self.denoise(&eps, &eps, &zeros, labels, guidance)?.detach();
+        let boundary = (self.signal(student, &eps, &zeros, labels, guidance)? - f)?.sqr()?.mean_all()?;
+        let terms = vec![("bootstrap", f64::from(main.to_scalar::<f32>()?)), ("boundary", f64::from(boundary.to_scalar::<f32>()?))];
+        Ok(Loss { net: 0, value: (main + (boundary * self.config.boundary)?)?, terms })
+    }
+
+    fn meta(&self, _data: Option<&dyn Dataset>) -> Result<Meta> {
+        Ok(self.meta.clone())
+    }
+}

@@ -1,0 +1,110 @@
+//! The classifier in whose features images are compared (`fd`). Trained here, so that figures compare across machines.
+//!
+//! Cross-entropy on real images with small random shifts. Nothing about it is tuned to any generator.
+
+use super::{Loss, Method, NetSpec, Pass, tensor};
+use crate::data::Dataset;
+use anyhow::{Context, Result, bail};
+use candle_core::{D, Device, Tensor};
+use limbeck_shared::bundle::{ImageSpec, Meta, TrainingRecord, VERSION};
+use limbeck_shared::cpu::Exec;
+use limbeck_shared::denoiser::Parameterization;
+use limbeck_shared::graph::NetworkConfig;
+use limbeck_shared::rng::{self, Stream};
+use std::sync::Arc;
+
+/// The method.
+pub struct Features {
+    network: NetworkConfig,
+    exec: Arc<Exec>,
+    shift: usize,
+    name: String,
+}
+
+impl Features {
+    /// Plans the network.
+    ///
+    /// # Errors
+    /// If the network is no classifier.
+    pub fn new(network: &NetworkConfig, shift: usize, name: &str) -> Result<Features> {
+        if !matches!(network, NetworkConfig::Classifier(_)) {
+            bail!("`network._class_name`: found a generator, expected Classifier");
+        }
+        Ok(Features { network: network.clone(), exec: Arc::new(Exec::new(network.build()?)?), shift, name: name.to_string() })
+    }
+}
+
+/// Moves an image by whole pixels; what comes in is black (-1).
+fn shifted(image: &[f32], [c, h, w]: [usize; 3], dy: isize, dx: isize, out: &mut [f32]) {
+    for ch in 0..c {
+        for y in 0..h {
+            for x in 0..w {
+                let (sy, sx) = (y as isize - dy, x as isize - dx);
+                let inside = (0..h as isize).contains(&sy) && (0..w as isize).contains(&sx);
+                out[(ch * h + y) * w + x] = if inside { image[(ch * h + sy as usize) * w + sx as usize] } else { -1.0 };
+            }
+        }
+    }
+}
+
+impl Method for Features {
+    fn networks(&self, seed: u64) -> Result<Vec<NetSpec>> {
+        Ok(vec![NetSpec { name: "features", exec: self.exec.clone(), theta: self.exec.graph().init(seed) }])
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
+        let data = pass.data.context("`data`: found none, expected labelled images")?;
+        let shape = data.shape();
+        let (len, n) = (shape.iter().product::<usize>(), (pass.images.end - pass.images.start) as usize);
+        let (mut x, mut labels, mut image) = (vec![0f32; n * len], vec![], vec![0f32; len]);
+        let span = 2 * self.shift as u32 + 1;
+        for (i, k) in pass.images.clone().enumerate() {
+            let pick = rng::below(pass.seed, Stream::Order, k, data.len() as u32) as usize;
+            data.image(pick, &mut image);
+            let move_by = |axis| rng::below(pass.seed, Stream::Other(axis), k, span) as isize - self.shift as isize;
+            shifted(&image, shape, move_by(0), move_by(1), &mut x[i * len..(i + 1) * len]);
+            labels.push(data.label(pick));
+        }
+        let logits = pass.nets[0].forward(&tensor(x, n, shape)?, &[], &[])?.flatten_from(1)?;
+        // Log-softmax by hand: candle's fused one has no gradient.
+        let shiftless = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+        let log_p = shiftless.broadcast_sub(&shiftless.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
+        let picked = log_p.gather(&Tensor::from_vec(labels.clone(), (n, 1), &Device::Cpu)?, 1)?;
+        let right = log_p.argmax(D::Minus1)?.to_vec1::<u32>()?.iter().zip(&labels).filter(|(a, b)| a == b).count();
+        Ok(Loss { net: 0, value: picked.neg()?.mean_all()?, terms: vec![("accuracy", right as f64 / n as f64)] })
+    }
+
+    fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta> {
+        let [channels, height, width] = self.exec.graph().input_shape();
+        Ok(Meta {
+            version: VERSION,
+            name: self.name.clone(),
+            networks: vec![self.network.clone()],
+            parameterization: Parameterization::X0,
+            schedule: super::teacher::SCHEDULE,
+            init_time: None,
+            second_time: false,
+            guidance_input: false,
+            samplers: vec![],
+            classes: super::class_names(data, self.exec.graph().output_shape()[0], false)?,
+            null_label: None,
+            guidance: None,
+            image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
+            training: TrainingRecord {
+                method: "classifier".into(),
+                preset: self.name.clone(),
+                teacher_sha256: None,
+                images_seen: 0,
+                seconds: 0.0,
+                command: String::new(),
+                evaluation: Default::default(),
+            },
+            licence: "MIT".into(),
+            golden: None,
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! The methods: which networks are trained, and the losses. One file a method; none knows about loops, logs or files.
+
+pub mod boot;
+pub mod features;
+pub mod teacher;
+
+use crate::config::{MethodConfig, RunConfig};
+use crate::data::Dataset;
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use limbeck_shared::bundle::{Bundle, Meta};
+use limbeck_shared::cpu::Exec;
+use limbeck_shared::nn::Network;
+use limbeck_shared::rng::{self, Stream};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A network the loop trains.
+pub struct NetSpec {
+    /// Name in logs and states.
+    pub name: &'static str,
+    /// The network.
+    pub exec: Arc<Exec>,
+    /// Weights to start from.
+    pub theta: Vec<f32>,
+}
+
+/// What a loss is computed from.
+pub struct Pass<'a> {
+    /// Key of all random numbers.
+    pub seed: u64,
+    /// Numbers of the images of this pass, counted over the whole run: image k draws the same numbers in any batch.
+    pub images: Range<u64>,
+    /// The trained networks, in the order of [`Method::networks`].
+    pub nets: &'a [Network],
+    /// The real images, for methods that asked for them.
+    pub data: Option<&'a dyn Dataset>,
+}
+
+/// A loss: mean over the images of the pass, and numbers for the log.
+pub struct Loss {
+    /// Which network it trains.
+    pub net: usize,
+    /// Scalar.
+    pub value: Tensor,
+    /// Named parts.
+    pub terms: Vec<(&'static str, f64)>,
+}
+
+/// A training method.
+pub trait Method {
+    /// The networks to train.
+    ///
+    /// # Errors
+    /// If a configuration cannot be built.
+    fn networks(&self, seed: u64) -> Result<Vec<NetSpec>>;
+
+    /// How many updates an iteration makes, one after another, each with its own loss.
+    fn phases(&self) -> usize {
+        1
+    }
+
+    /// Whether real images are read. Data-free methods never open a data file.
+    fn needs_data(&self) -> bool;
+
+    /// The loss of one phase on one pass.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    fn loss(&self, phase: usize, pass: &Pass<'_>) -> Result<Loss>;
+
+    /// What the exported bundle says; its networks belong to `networks()[0]`.
+    ///
+    /// # Errors
+    /// If the description cannot be made.
+    fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta>;
+}
+
+/// The method of a configuration. `teacher` is the bundle named there.
+///
+/// # Errors
+/// Names the key that is missing or does not fit.
+pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Method>> {
+    let network = || config.network.as_ref().context("`network`: found none, expected the network to train");
+    Ok(match &config.method {
+        MethodConfig::Teacher(c) => Box::new(teacher::Teacher::new(c, network()?, &config.name)?),
+        MethodConfig::Boot(c) => {
+            let teacher = teacher.context("`teacher`: found none, expected the bundle to distill (--teacher FILE)")?;
+            Box::new(boot::Boot::new(c, teacher, &config.name)?)
+        }
+        MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, &config.name)?),
+    })
+}
+
+/// Standard normals `[n, shape]`, image by image.
+pub(crate) fn noise(seed: u64, images: &Range<u64>, shape: [usize; 3], stream: Stream) -> Vec<f32> {
+    use rayon::prelude::*;
+    let len: usize = shape.iter().product();
+    let mut out = vec![0f32; (images.end - images.start) as usize * len];
+    out.par_chunks_mut(len).enumerate().for_each(|(i, v)| rng::normals(seed, stream, images.start + i as u64, v));
+    out
+}
+
+/// One uniform in [0, 1) for each image.
+pub(crate) fn uniform(seed: u64, images: &Range<u64>, stream: Stream) -> Vec<f64> {
+    let mut v = [0f32];
+    images
+        .clone()
+        .map(|k| {
+            rng::uniforms(seed, stream, k, &mut v);
+            f64::from(v[0])
+        })
+        .collect()
+}
+
+/// `[n, c, h, w]`, or `[n, c]` for points.
+pub(crate) fn tensor(values: Vec<f32>, n: usize, [c, h, w]: [usize; 3]) -> Result<Tensor> {
+    let t = Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)?;
+    Ok(t)
+}
+
+/// A factor for each image, to multiply `[n, c, h, w]` with.
+pub(crate) fn per_image(values: impl IntoIterator<Item = f64>) -> Result<Tensor> {
+    let v: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+    let n = v.len();
+    Ok(Tensor::from_vec(v, (n, 1, 1, 1), &Device::Cpu)?)
+}
+
+/// Class names of a label table: the data's, then the null label's row.
+pub(crate) fn class_names(data: Option<&dyn Dataset>, classes: usize, null: bool) -> Result<Vec<String>> {
+    let named = classes - usize::from(null);
+    let names: Vec<String> = match data {
+        Some(d) => d.classes().to_vec(),
+        None => (0..named).map(|i| i.to_string()).collect(),
+    };
+    if names.len() != named {
+        bail!("`num_class_embeds`: found {classes}, expected {} (the data set's classes{})", names.len() + usize::from(null), if null { " and the null label" } else { "" });
+    }
+    Ok(names)
+}

@@ -1,0 +1,332 @@
+//! The one training loop: batches, accumulation, clipping, optimiser, average, logs, states, resume, signals.
+//!
+//! It knows nothing about methods; a method knows nothing about it. Time is images seen. Everything random is keyed by the
+//! image's number, so a run that was stopped and resumed computes what an undisturbed run computes, bit for bit.
+
+use crate::checkpoint::{self, NetState, State};
+use crate::config::RunConfig;
+use crate::data::{self, Dataset, Split};
+use crate::export;
+use crate::log::{grid, progress::Progress, stats::StatsWriter, tfevents::EventWriter};
+use crate::method::{self, Method, NetSpec, Pass};
+use crate::optim::{self, Adam};
+use anyhow::{Context, Result, bail};
+use limbeck_shared::bundle::{self, Bundle};
+use limbeck_shared::nn::Network;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// How a call of [`train`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All images seen.
+    Finished,
+    /// Stopped by a signal; the state is saved.
+    Stopped,
+}
+
+/// Signals received so far; the first asks the loop to stop after the current step, the second ends the process.
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+/// Installs the handler for SIGINT and SIGTERM.
+///
+/// # Errors
+/// If the system refuses.
+pub fn handle_signals() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
+            eprintln!("stopped at once; the last saved state is kept");
+            std::process::exit(1);
+        }
+        eprintln!("stopping after this step (again to stop at once)");
+    })
+    .context("signals cannot be handled")
+}
+
+/// Everything a run needs besides its state.
+pub struct Setup {
+    config: RunConfig,
+    method: Box<dyn Method>,
+    specs: Vec<NetSpec>,
+    data: Option<Box<dyn Dataset>>,
+}
+
+impl Setup {
+    /// Opens what the configuration names: the teacher, and the data if the method reads any.
+    ///
+    /// # Errors
+    /// Names the file or key that does not fit.
+    pub fn new(config: RunConfig) -> Result<Setup> {
+        let teacher = config.teacher.as_deref().map(read_bundle).transpose()?;
+        let method = method::build(&config, teacher.as_ref())?;
+        let data = match (&config.data, method.needs_data()) {
+            (Some(spec), true) => Some(data::open(spec, Split::Train)?),
+            (None, true) => bail!("`data`: found none, expected the images to train on"),
+            (_, false) => None,
+        };
+        let specs = method.networks(config.seed)?;
+        method.meta(data.as_deref())?;
+        Ok(Setup { config, method, specs, data })
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// What the exported bundle will say.
+    ///
+    /// # Errors
+    /// As [`Method::meta`].
+    pub fn meta(&self) -> Result<bundle::Meta> {
+        self.method.meta(self.data.as_deref())
+    }
+
+    /// The networks, as they start.
+    pub fn networks(&self) -> &[NetSpec] {
+        &self.specs
+    }
+
+    /// The state a fresh run starts from.
+    pub fn fresh(&self) -> State {
+        let nets = self.specs.iter().map(|s| NetState {
+            name: s.name.to_string(),
+            theta: s.theta.clone(),
+            ema: s.theta.clone(),
+            adam: Adam::new(s.theta.len()),
+        });
+        State { images_seen: 0, seconds: 0.0, skipped: 0, nets: nets.collect() }
+    }
+
+    /// The state of a run directory: its newest, or a fresh one.
+    ///
+    /// # Errors
+    /// If a state is there but cannot be read.
+    pub fn load(&self, run: &Path) -> Result<State> {
+        let names: Vec<_> = self.specs.iter().map(|s| (s.name, s.theta.len())).collect();
+        Ok(checkpoint::load(run, &names)?.unwrap_or_else(|| self.fresh()))
+    }
+
+    /// One iteration: every phase once, on the next batch. Returns named losses.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn step(&self, state: &mut State) -> Result<Vec<(&'static str, f64)>> {
+        let c = &self.config;
+        let first = state.images_seen;
+        let end = (first + c.batch as u64).min(c.images.max(first + 1));
+        let batch = (end - first) as usize;
+        let mut report = vec![];
+        for phase in 0..self.method.phases() {
+            let mut total: Option<(usize, Vec<f32>)> = None;
+            let (mut loss_sum, mut terms): (f64, Vec<(&'static str, f64)>) = (0.0, vec![]);
+            let nets = self
+                .specs
+                .iter()
+                .zip(&state.nets)
+                .map(|(s, n)| Network::trained(s.exec.clone(), &n.theta))
+                .collect::<limbeck_shared::Result<Vec<_>>>()?;
+            let mut at = first;
+            while at < end {
+                let images = at..(at + c.pass() as u64).min(end);
+                let part = (images.end - images.start) as f64 / batch as f64;
+                at = images.end;
+                let pass = Pass { seed: c.seed, images, nets: &nets, data: self.data.as_deref() };
+                let loss = self.method.loss(phase, &pass)?;
+                let grads = loss.value.backward()?;
+                let grad = grads.get(nets[loss.net].theta()).context("the loss does not depend on the network it trains")?;
+                let grad = grad.to_vec1::<f32>()?;
+                loss_sum += part * f64::from(loss.value.to_scalar::<f32>()?);
+                for (i, (name, v)) in loss.terms.iter().enumerate() {
+                    if terms.len() <= i {
+                        terms.push((name, 0.0));
+                    }
+                    terms[i].1 += part * v;
+                }
+                let part = part as f32;
+                total = Some(match total {
+                    None if part == 1.0 => (loss.net, grad),
+                    None => (loss.net, grad.iter().map(|g| g * part).collect()),
+                    Some((net, mut sum)) => {
+                        sum.iter_mut().zip(&grad).for_each(|(s, g)| *s += g * part);
+                        (net, sum)
+                    }
+                });
+            }
+            let Some((net, grad)) = total else { continue };
+            let norm = optim::norm(&grad);
+            report.push((if phase == 0 { "loss" } else { "loss2" }, loss_sum));
+            report.extend(terms);
+            report.push((if phase == 0 { "grad_norm" } else { "grad_norm2" }, norm));
+            if !norm.is_finite() {
+                // Counted and reported; the weights stay as they were.
+                state.skipped += 1;
+                continue;
+            }
+            let rate = c.optimizer.rate(end, c.images);
+            let n = &mut state.nets[net];
+            let keep = c.ema.keep(end, batch);
+            n.adam.step(&c.optimizer, rate, optim::clip_factor(norm, c.optimizer.clip), &grad, &mut n.theta, &mut n.ema, keep);
+            self.specs[net].exec.recycle(grad);
+        }
+        state.images_seen = end;
+        Ok(report)
+    }
+}
+
+/// Reads a bundle, naming the file in errors.
+///
+/// # Errors
+/// If the file cannot be read or is no bundle.
+pub fn read_bundle(path: &Path) -> Result<Bundle> {
+    let bytes = std::fs::read(path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+    bundle::read(&bytes).with_context(|| format!("`{}`", path.display()))
+}
+
+/// Trains until all images are seen or a signal comes; resumes from the newest state of the run directory.
+///
+/// # Errors
+/// Names the file or key that does not fit; a run directory of another configuration is refused.
+pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
+    std::fs::create_dir_all(run).with_context(|| format!("`{}` cannot be made", run.display()))?;
+    same_config(setup.config(), run)?;
+    let c = setup.config();
+    let mut state = setup.load(run)?;
+    if state.images_seen >= c.images {
+        eprintln!("`{}` has seen all {} images: nothing to do", run.display(), c.images);
+        return Ok(Outcome::Finished);
+    }
+    let mut log = Log::open(run, state.images_seen)?;
+    log.line(&format!("{command}\n{} images seen of {}", state.images_seen, c.images))?;
+    let mut bar = Progress::new(c.images, state.images_seen);
+    let mut clock = Instant::now();
+    let mut sums: Vec<(&'static str, f64)> = vec![];
+    let mut steps = 0f64;
+    while state.images_seen < c.images {
+        let before = state.images_seen;
+        let report = setup.step(&mut state)?;
+        steps += 1.0;
+        for (i, &(name, v)) in report.iter().enumerate() {
+            if sums.len() <= i {
+                sums.push((name, 0.0));
+            }
+            sums[i].1 += v;
+        }
+        let now = state.images_seen;
+        let done = now >= c.images;
+        let due = |every: u64| done || before / every != now / every;
+        bar.update(now, &report);
+        state.seconds += clock.elapsed().as_secs_f64();
+        clock = Instant::now();
+        if due(c.log.stats) {
+            let means: Vec<_> = sums.iter().map(|&(n, v)| (n, v / steps)).collect();
+            log.stats(&state, &means, c)?;
+            (sums, steps) = (vec![], 0.0);
+        }
+        if due(c.log.grid) {
+            log.grid(setup, &state, run)?;
+            clock = Instant::now();
+        }
+        let stop = SIGNALS.load(Ordering::SeqCst) > 0;
+        if stop || due(c.log.state) {
+            checkpoint::save(run, &state)?;
+        }
+        if stop && !done {
+            bar.note(&format!("stopped at {now} images; the same command resumes"));
+            log.line(&format!("stopped at {now} images"))?;
+            return Ok(Outcome::Stopped);
+        }
+    }
+    bar.finish();
+    if state.skipped > 0 {
+        eprintln!("{} steps were left out because their gradient was not finite", state.skipped);
+    }
+    log.line(&format!("finished: {} images in {:.1} s, {} steps skipped", state.images_seen, state.seconds, state.skipped))?;
+    Ok(Outcome::Finished)
+}
+
+/// Saves the resolved configuration, or checks that the directory's is the same.
+fn same_config(config: &RunConfig, run: &Path) -> Result<()> {
+    let path = run.join("config.toml");
+    let text = toml::to_string(config)?;
+    if !path.exists() {
+        return crate::log::write_whole(&path, text.as_bytes());
+    }
+    let found = std::fs::read_to_string(&path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+    if found != text {
+        let differs = found.lines().zip(text.lines()).find(|(a, b)| a != b);
+        let (a, b) = differs.unwrap_or(("a shorter or longer file", "the other"));
+        bail!("`{}` is of another run: found `{a}`, expected `{b}`; use another --run or remove the directory", path.display());
+    }
+    Ok(())
+}
+
+/// The run directory's logs.
+struct Log {
+    text: std::fs::File,
+    stats: StatsWriter,
+    events: EventWriter,
+}
+
+impl Log {
+    fn open(run: &Path, images_seen: u64) -> Result<Log> {
+        let path = run.join("log.txt");
+        let text = std::fs::OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("`{}` cannot be written", path.display()))?;
+        Ok(Log { text, stats: StatsWriter::open(&run.join("stats.jsonl"), images_seen)?, events: EventWriter::create(run, images_seen)? })
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        use std::io::Write;
+        writeln!(self.text, "{line}").context("`log.txt` cannot be written")
+    }
+
+    fn stats(&mut self, state: &State, means: &[(&str, f64)], c: &RunConfig) -> Result<()> {
+        let mut fields = serde_json::Map::new();
+        for &(name, v) in means {
+            fields.insert(name.to_string(), v.into());
+        }
+        fields.insert("lr".into(), c.optimizer.rate(state.images_seen, c.images).into());
+        fields.insert("seconds".into(), state.seconds.into());
+        fields.insert("skipped".into(), state.skipped.into());
+        let scalars: Vec<_> = means.iter().map(|&(n, v)| (n, v as f32)).collect();
+        self.events.scalars(state.images_seen, &scalars)?;
+        self.stats.write(state.images_seen, &fields)
+    }
+
+    /// A grid of fixed seeds with the averaged weights.
+    fn grid(&mut self, setup: &Setup, state: &State, run: &Path) -> Result<()> {
+        let meta = setup.meta()?;
+        if meta.samplers.is_empty() || meta.image.height == 1 {
+            return Ok(());
+        }
+        let (count, c) = (setup.config.log.grid_images, &setup.config.log);
+        let steps = (meta.samplers[0].steps != [1]).then_some(c.grid_steps);
+        let program = meta.draw_program(None, steps, None)?;
+        let labels = crate::sample::labels(&meta, crate::sample::Labels::Each, count);
+        let net = crate::sample::CpuNet::new(Arc::clone(&setup.specs[0].exec), state.nets[0].ema.clone());
+        let lowered = limbeck_shared::denoiser::lower(&program, &meta.spec())?;
+        let images = limbeck_shared::program::run(&lowered, &[&net], 0, 0, &labels, meta.null_label.unwrap_or(0))?;
+        let picture = grid::draw(&images, meta.image.shape(), grid::Layout { columns: 10, ..Default::default() })?;
+        let png = grid::png(&picture)?;
+        crate::log::write_whole(&run.join(format!("grid-{:08}.png", state.images_seen)), &png)?;
+        self.events.image(state.images_seen, "grid", grid::summary(&picture, &png))
+    }
+}
+
+/// Writes the averaged weights of a run as a bundle.
+///
+/// # Errors
+/// If the run has no state, or the bundle cannot be written.
+pub fn export_run(setup: &Setup, run: &Path, out: &Path, command: &str) -> Result<()> {
+    let state = setup.load(run)?;
+    if state.images_seen == 0 {
+        bail!("`{}`: found no training state, expected a run that has begun", run.display());
+    }
+    let mut meta = setup.meta()?;
+    meta.training.images_seen = state.images_seen;
+    meta.training.seconds = state.seconds;
+    meta.training.command = command.to_string();
+    export::write(meta, &[state.nets[0].ema.clone()], out)
+}
