@@ -43,9 +43,20 @@ dispatch! {
 #[inline(always)]
 fn softmax_body<S: Simd>(p: &mut [f32], l: usize) {
     for row in p.chunks_exact_mut(l) {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|v| *v = exp(*v - max));
-        let inv = 1.0 / row.iter().sum::<f32>();
+        // Sixteen running values each for maximum and sum: one would make every element wait for the one before.
+        let mut most = [f32::NEG_INFINITY; 16];
+        for part in row.chunks(16) {
+            most.iter_mut().zip(part).for_each(|(m, v)| *m = if *v > *m { *v } else { *m });
+        }
+        let max = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        let mut sums = [0f32; 16];
+        for part in row.chunks_mut(16) {
+            for (s, v) in sums.iter_mut().zip(part) {
+                *v = exp(*v - max);
+                *s += *v;
+            }
+        }
+        let inv = 1.0 / sums.iter().sum::<f32>();
         row.iter_mut().for_each(|v| *v *= inv);
     }
 }

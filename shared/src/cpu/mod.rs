@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache.
-const CHUNK_FLOATS: usize = 128 * 1024;
+const CHUNK_FLOATS: usize = 512 * 1024;
 
 /// One call's conditions, image by image.
 #[derive(Clone, Copy, Debug)]

@@ -27,25 +27,12 @@ pub trait Simd: Copy {
     /// `a * b + c`.
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Sum of the lanes, in a fixed order.
-    #[inline(always)]
-    fn sum(v: Self::V) -> f32 {
-        let mut s = [0f32; 16];
-        // SAFETY: `s` has room for the widest register.
-        unsafe { Self::store(s.as_mut_ptr(), v) };
-        let mut half = Self::LANES;
-        while half > 1 {
-            half /= 2;
-            for i in 0..half {
-                s[i] += s[i + half];
-            }
-        }
-        s[0]
-    }
+    fn sum(v: Self::V) -> f32;
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -72,6 +59,11 @@ macro_rules! x86 {
                 // SAFETY: as above.
                 unsafe { std::arch::x86_64::$fma(a, b, c) }
             }
+            #[inline(always)]
+            fn sum(v: Self::V) -> f32 {
+                // SAFETY: as above.
+                unsafe { $sum(v) }
+            }
         }
     };
 }
@@ -79,13 +71,29 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 512-bit vectors with fused multiply-add.
-    Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps
+    Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, std::arch::x86_64::_mm512_reduce_add_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 256-bit vectors with fused multiply-add.
-    Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps
+    Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, sum256
 );
+
+/// Halves added, then quarters, then neighbours.
+///
+/// # Safety
+/// The processor has AVX.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn sum256(v: std::arch::x86_64::__m256) -> f32 {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller vouches for AVX.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
 
 /// What every build target has: four lanes, multiply and add apart. The compiler turns it into SSE2, NEON or wasm's simd128.
 #[derive(Clone, Copy)]
@@ -111,6 +119,10 @@ impl Simd for Plain {
     #[inline(always)]
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]]
+    }
+    #[inline(always)]
+    fn sum(v: Self::V) -> f32 {
+        (v[0] + v[2]) + (v[1] + v[3])
     }
 }
 

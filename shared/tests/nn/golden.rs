@@ -25,7 +25,8 @@ pub fn load(name: &str) -> Golden {
         t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     };
     let params = |prefix: &str| -> Vec<f32> { graph.params.iter().flat_map(|p| get(&format!("{prefix}.{}", p.name))).collect() };
-    let labels = st.tensor("in.label").map(|t| t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect());
+    let labels =
+        st.tensor("in.label").map(|t| t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect());
     let (y, target) = (get("out.y"), get("in.target"));
     // The files' loss is the mean squared difference from the target.
     let dy = y.iter().zip(&target).map(|(a, b)| 2.0 * (a - b) / y.len() as f32).collect();

@@ -6,6 +6,7 @@ mod golden;
 mod isa;
 mod networks;
 mod ops;
+mod sharing;
 
 use candle_core::{DType, Device, Tensor, Var};
 use limbeck_shared::cpu::{Cond, Exec, Keep};
@@ -154,7 +155,9 @@ impl Direction {
             let step = |v: &[f32], d: &[f64]| v.iter().zip(d).map(|(&v, d)| f64::from(v) + h * d).collect::<Vec<f64>>();
             let x = Tensor::from_vec(step(&call.x, &self.dx), call.x_shape(graph), &Device::Cpu).unwrap();
             let moved = step(theta, &self.dtheta);
-            let one = |p: &limbeck_shared::graph::Param| (p.name.clone(), Tensor::from_slice(&moved[p.range()], p.shape.as_slice(), &Device::Cpu).unwrap());
+            let one = |p: &limbeck_shared::graph::Param| {
+                (p.name.clone(), Tensor::from_slice(&moved[p.range()], p.shape.as_slice(), &Device::Cpu).unwrap())
+            };
             let params: Params = graph.params.iter().map(one).collect();
             stock_loss(graph, &params, &x, call).to_scalar::<f64>().unwrap()
         };

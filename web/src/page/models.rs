@@ -1,0 +1,305 @@
+//! Which models are there, which two are chosen, and getting them opened.
+
+use super::ui::text;
+use super::{App, Retry};
+use crate::protocol::{ModelInfo, Source, ToWorker, Way};
+use js_sys::ArrayBuffer;
+use limbeck_shared::link::{Choice, Class, Source as LinkSource, View};
+use std::rc::Rc;
+
+/// How much of a file's SHA-256 links carry: enough that no two models share it.
+const HASH: usize = 16;
+/// What begins the key of a model from a local file.
+const FILE: &str = "file:";
+
+/// A model that was asked for.
+pub enum Slot {
+    /// On its way: bytes received, bytes in all where known.
+    Opening(u64, Option<u64>),
+    /// Ready.
+    Open(Rc<ModelInfo>),
+    /// Cannot be opened.
+    Failed,
+}
+
+impl App {
+    /// The model of one side, if it is open.
+    pub fn info(&self, side: usize) -> Option<Rc<ModelInfo>> {
+        match self.models.get(self.sides[side].key.as_ref()?) {
+            Some(Slot::Open(info)) if !self.sides[side].refused => Some(info.clone()),
+            _ => None,
+        }
+    }
+
+    /// The sides that the view shows.
+    pub fn shown(&self) -> &'static [usize] {
+        if self.link.view == View::Compare { &[0, 1] } else { &[0] }
+    }
+
+    /// What the visitor reads for a key.
+    pub fn title(&self, key: &str) -> String {
+        let shelf = self.shelf.iter().flatten().find(|e| e.id == key);
+        match (shelf, self.models.get(key)) {
+            (Some(entry), _) => entry.title.clone(),
+            (None, Some(Slot::Open(info))) => info.name.clone(),
+            _ => key.strip_prefix(FILE).unwrap_or_else(|| key.rsplit('/').next().unwrap_or(key)).to_owned(),
+        }
+    }
+
+    /// Brings everything in line with the link, the list of models, and what is open.
+    pub fn settle(&mut self) {
+        if self.shelf.is_some() {
+            self.choose(0);
+            self.choose(1);
+            if self.free_view {
+                // The signature view where there is something to compare.
+                self.link.view = if self.sides[0].key == self.sides[1].key { View::Draw } else { View::Compare };
+            }
+            for &side in self.shown() {
+                self.ensure(side);
+            }
+            if self.free_view
+                && let (Some(engine), Some(info)) = (&self.engine_info, self.info(0))
+            {
+                // A first visit should not wait long for the teacher.
+                self.link.count = if engine.backend == "cpu" { 6 } else { (info.classes.len() as u32).clamp(8, 12) };
+            }
+        }
+        self.fill();
+        self.redraw();
+        self.address.arm(150);
+    }
+
+    /// Gives a side without a model one: the link's, else the page's choice.
+    fn choose(&mut self, side: usize) {
+        if self.sides[side].key.is_some() {
+            return;
+        }
+        let shelf = self.shelf.as_deref().unwrap_or_default();
+        let wanted = self.link.models[side].source.clone();
+        let known = wanted.as_ref().filter(|s| s.url().is_some() || shelf.iter().any(|e| e.id == s.as_str()));
+        let key = known.map(|s| s.as_str().to_owned());
+        if let (Some(wanted), None) = (&wanted, &key) {
+            let words = format!("The link asks for the model `{}`, which is not among the models here.", wanted.as_str());
+            self.problem(&words, None);
+        }
+        let key = key.or_else(|| {
+            self.link.models[side] = Choice::default();
+            if side == 0 { self.favourite() } else { self.partner() }
+        });
+        match key {
+            Some(key) => self.set_key(side, key),
+            None if side == 0 && self.models.is_empty() && self.retry.is_none() => {
+                self.problem("No models are shipped with this page. Open one from an address or from this device.", None);
+            }
+            None => {}
+        }
+    }
+
+    fn set_key(&mut self, side: usize, key: String) {
+        self.link.models[side].source = LinkSource::parse(&key).ok();
+        if self.sides[side].run.as_ref().is_some_and(|r| r.job.key != key) {
+            self.sides[side].forget();
+        }
+        self.sides[side].key = Some(key);
+        self.sides[side].refused = false;
+    }
+
+    /// The first model whose teacher is here, else the first with a teacher, else the first.
+    fn favourite(&self) -> Option<String> {
+        let shelf = self.shelf.as_deref()?;
+        let taught_here = |e: &&super::shelf::Entry| e.teacher.as_ref().is_some_and(|t| shelf.iter().any(|o| o.sha256 == *t));
+        let entry = shelf.iter().find(taught_here).or_else(|| shelf.iter().find(|e| e.teacher.is_some())).or(shelf.first())?;
+        Some(entry.id.clone())
+    }
+
+    /// What to put beside the main model: its teacher, its first student, or itself.
+    fn partner(&self) -> Option<String> {
+        let key = self.sides[0].key.as_ref()?;
+        let shelf = self.shelf.as_deref()?;
+        let (mut sha256, mut teacher) = (None, None);
+        if let Some(entry) = shelf.iter().find(|e| e.id == *key) {
+            (sha256, teacher) = (Some(entry.sha256.clone()), entry.teacher.clone());
+        } else if let Some(Slot::Open(info)) = self.models.get(key) {
+            (sha256, teacher) = (Some(info.sha256.clone()), info.teacher.clone());
+        }
+        let by_teacher = shelf.iter().find(|e| Some(&e.sha256) == teacher.as_ref());
+        let by_student = || shelf.iter().find(|e| e.teacher.is_some() && e.teacher == sha256);
+        Some(by_teacher.or_else(by_student).map_or_else(|| key.clone(), |e| e.id.clone()))
+    }
+
+    /// Another model for a side, chosen by the visitor: what belonged to the old one goes.
+    pub fn pick(&mut self, side: usize, key: String) {
+        self.link.models[side] = Choice::default();
+        self.set_key(side, key);
+        if side == 0 {
+            self.link.guidance = None;
+            self.link.models[1] = Choice::default();
+            self.sides[1].key = None;
+        }
+        self.settle();
+    }
+
+    /// Asks the worker to open a side's model, once.
+    fn ensure(&mut self, side: usize) {
+        let Some(key) = self.sides[side].key.clone() else { return };
+        match self.models.get(&key) {
+            Some(Slot::Open(info)) => {
+                let info = info.clone();
+                if self.check_hash(side, &info) {
+                    self.check_wishes(side, &info);
+                }
+                return;
+            }
+            Some(_) => return,
+            None => {}
+        }
+        let base = self.ui.document.base_uri().ok().flatten().unwrap_or_default();
+        let source = match self.shelf.iter().flatten().find(|e| e.id == key) {
+            Some(entry) => entry.source(&base),
+            None if key.starts_with(FILE) => None,
+            None => Some(Source::Url { url: key.clone(), bytes: None, sha256: self.link.models[side].sha256.clone() }),
+        };
+        match source {
+            Some(source) => {
+                self.models.insert(key.clone(), Slot::Opening(0, None));
+                self.post(ToWorker::Open { key, source }, None);
+            }
+            None => {
+                self.models.insert(key.clone(), Slot::Failed);
+                self.problem(&format!("`{}` has to be opened again from this device.", self.title(&key)), None);
+            }
+        }
+    }
+
+    /// A link's hash must fit, or the model is refused; the link then carries the hash of what is shown.
+    fn check_hash(&mut self, side: usize, info: &ModelInfo) -> bool {
+        let choice = &mut self.link.models[side];
+        if choice.sha256.as_ref().is_some_and(|h| !info.sha256.starts_with(h.as_str())) {
+            if !std::mem::replace(&mut self.sides[side].refused, true) {
+                let words = format!(
+                    "The link was made with another version of `{}`, so its pictures cannot be shown. Choose the model again to draw \
+                     with the version that is here.",
+                    info.name
+                );
+                self.problem(&words, None);
+            }
+            return false;
+        }
+        self.sides[side].refused = false;
+        choice.sha256 = choice.source.is_some().then(|| info.sha256.chars().take(HASH).collect());
+        true
+    }
+
+    /// What the link asks for and the model cannot do is said, and left out of the link.
+    fn check_wishes(&mut self, side: usize, info: &ModelInfo) {
+        let choice = &mut self.link.models[side];
+        let fits = |w: &Way| choice.sampler.is_none_or(|s| s == w.sampler) && choice.steps.is_none_or(|s| s == w.steps);
+        let mut words = vec![];
+        if !info.ways.iter().any(fits) {
+            let steps = info.ways.iter().map(|w| w.steps.to_string()).collect::<Vec<_>>().join(", ");
+            words.push(format!("`{}` does not draw as the link asks; it draws in {steps} steps.", info.name));
+            (choice.sampler, choice.steps) = (None, None);
+        }
+        if let (Class::Index(class), 0) = (self.link.class, side)
+            && class as usize >= info.classes.len().max(1)
+        {
+            words.push(format!("The link asks for class {class}; `{}` has {} classes.", info.name, info.classes.len()));
+            self.link.class = Class::Each;
+        }
+        for words in words {
+            self.problem(&words, None);
+        }
+    }
+
+    /// A download goes on.
+    pub fn progress(&mut self, key: &str, received: u64, total: Option<u64>) {
+        if let Some(slot @ Slot::Opening(..)) = self.models.get_mut(key) {
+            *slot = Slot::Opening(received, total);
+        }
+        self.show_loading();
+    }
+
+    /// A model is ready.
+    pub fn opened(&mut self, key: String, info: ModelInfo) {
+        self.models.insert(key.clone(), Slot::Open(Rc::new(info)));
+        if self.sides[0].key.as_deref() == Some(key.as_str()) && self.link.models[1].source.is_none() {
+            // Only now is it known who its teacher is.
+            self.sides[1].key = None;
+        }
+        self.settle();
+    }
+
+    /// A model cannot be opened.
+    pub fn open_failed(&mut self, key: String, message: &str) {
+        self.models.insert(key.clone(), Slot::Failed);
+        let retry = (!key.starts_with(FILE)).then_some(Retry::Open(key));
+        self.problem(message, retry);
+        self.show_loading();
+    }
+
+    /// Opens the address typed in.
+    pub fn open_url(&mut self) {
+        let typed = self.ui.url.value();
+        match LinkSource::parse(typed.trim()) {
+            Ok(source) if source.url().is_some() => {
+                let key = source.as_str().to_owned();
+                if matches!(self.models.get(&key), Some(Slot::Failed)) {
+                    self.models.remove(&key);
+                }
+                self.dismiss();
+                self.pick(0, key);
+            }
+            Ok(_) => self.problem("Type the whole address of a model, beginning with https://", None),
+            Err(expected) => self.problem(&format!("This is not an address to open a model from: expected {expected}."), None),
+        }
+    }
+
+    /// Opens a local file.
+    pub fn open_file(&mut self, name: String, buffer: Result<ArrayBuffer, String>) {
+        match buffer {
+            Ok(buffer) => {
+                let key = format!("{FILE}{name}");
+                self.dismiss();
+                self.models.insert(key.clone(), Slot::Opening(0, None));
+                self.post(ToWorker::Open { key: key.clone(), source: Source::Buffer }, Some(buffer));
+                self.pick(0, key);
+            }
+            Err(e) => self.problem(&format!("`{name}` could not be read: {e}."), None),
+        }
+    }
+
+    /// The download bar: the first model of the view that is on its way.
+    pub fn show_loading(&mut self) {
+        let opening = self.shown().iter().find_map(|&side| {
+            let key = self.sides[side].key.as_ref()?;
+            match self.models.get(key) {
+                Some(Slot::Opening(received, total)) => Some((key.clone(), *received, *total)),
+                _ => None,
+            }
+        });
+        let bar = &self.ui.loading_bar;
+        match &opening {
+            Some((key, received, total)) => {
+                let (title, megabytes) = (self.title(key), *received as f64 / 1e6);
+                let words = match total {
+                    Some(total) => format!("Fetching {title}: {megabytes:.1} of {:.1} MB", *total as f64 / 1e6),
+                    None => format!("Fetching {title}: {megabytes:.1} MB"),
+                };
+                text(&self.ui.loading_text, &words);
+                match total {
+                    Some(total) => {
+                        bar.set_max(*total as f64);
+                        bar.set_value(*received as f64);
+                    }
+                    // Without a value the bar shows that something happens.
+                    None => drop(bar.remove_attribute("value")),
+                }
+            }
+            None => text(&self.ui.loading_text, "Starting"),
+        }
+        let starting = self.shelf.is_none();
+        self.ui.loading.set_hidden(opening.is_none() && !starting);
+        self.show_state();
+    }
+}

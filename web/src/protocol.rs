@@ -1,0 +1,282 @@
+//! What page and worker say to each other: a JSON text and, beside it, at most one array whose buffer changes hands.
+
+use js_sys::{Object, Reflect};
+use limbeck_shared::bundle::GuidanceRange;
+use limbeck_shared::program::Sampler;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use wasm_bindgen::prelude::*;
+
+/// Which interpreter the visitor wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// WebGPU on a real GPU, else the CPU.
+    #[default]
+    Auto,
+    /// WebGPU on whatever adapter there is, a software one too.
+    Webgpu,
+    /// The CPU interpreter.
+    Cpu,
+}
+
+impl Choice {
+    /// From the link's or the control's word.
+    pub fn parse(word: &str) -> Option<Choice> {
+        match word {
+            "auto" => Some(Choice::Auto),
+            "webgpu" => Some(Choice::Webgpu),
+            "cpu" => Some(Choice::Cpu),
+            _ => None,
+        }
+    }
+    /// The word for link and control.
+    pub fn word(self) -> &'static str {
+        match self {
+            Choice::Auto => "auto",
+            Choice::Webgpu => "webgpu",
+            Choice::Cpu => "cpu",
+        }
+    }
+}
+
+/// From page to worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ToWorker {
+    /// Choose an interpreter; always the first message, and again when the visitor changes it.
+    Setup {
+        /// The wish.
+        choice: Choice,
+    },
+    /// Read a bundle and keep it under `key`.
+    Open {
+        /// The page's name for it.
+        key: String,
+        /// Where it comes from.
+        source: Source,
+    },
+    /// Draw; answered by [`FromWorker::Slice`]s and one [`FromWorker::Done`], [`FromWorker::Cancelled`] or [`FromWorker::DrawFailed`].
+    Draw(Job),
+    /// Stop all jobs up to this number.
+    Cancel {
+        /// The number.
+        upto: u32,
+    },
+}
+
+/// Where a bundle comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Source {
+    /// An address, absolute.
+    Url {
+        /// The address.
+        url: String,
+        /// Its size where known beforehand, for progress.
+        bytes: Option<u64>,
+        /// Its SHA-256 where known beforehand; another one is an error.
+        sha256: Option<String>,
+    },
+    /// The message's array holds the file.
+    Buffer,
+}
+
+/// One grid to draw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Rises with every job.
+    pub number: u32,
+    /// Which model.
+    pub key: String,
+    /// How.
+    pub sampler: Sampler,
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// Guidance weight, 1 for none.
+    pub guidance: f64,
+    /// Seed of the noise; image k takes the k-th noise of this seed.
+    pub seed: u64,
+    /// One label an image; empty for an unconditional model. Its length is the number of images unless empty.
+    pub labels: Vec<u32>,
+    /// Number of images.
+    pub count: usize,
+}
+
+/// Who computes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EngineInfo {
+    /// `webgpu` or `cpu`.
+    pub backend: String,
+    /// The adapter's name, or what the CPU interpreter is.
+    pub adapter: String,
+    /// The adapter computes on the CPU.
+    pub software: bool,
+    /// Why this one, in a sentence; empty where there is nothing to explain.
+    pub note: String,
+}
+
+/// What the page needs to know about an opened bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The model's name.
+    pub name: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// `[channels, height, width]`.
+    pub shape: [usize; 3],
+    /// Names of the classes, by label.
+    pub classes: Vec<String>,
+    /// Guidance weights on offer.
+    pub guidance: Option<GuidanceSpec>,
+    /// Ways of drawing, the default first.
+    pub ways: Vec<Way>,
+    /// Parameters of each network.
+    pub params: Vec<usize>,
+    /// Multiply-accumulates of one call of each network on one image.
+    pub macs: Vec<u64>,
+    /// Method of training.
+    pub method: String,
+    /// Preset of training.
+    pub preset: String,
+    /// SHA-256 of the teacher's bundle.
+    pub teacher: Option<String>,
+    /// Images (or noises) seen in training.
+    pub images_seen: u64,
+    /// Training time in seconds.
+    pub seconds: f64,
+    /// Command line of the training.
+    pub command: String,
+    /// Measured figures: name and JSON text.
+    pub evaluation: Vec<(String, String)>,
+    /// Schedule and parameterisation, as short JSON.
+    pub schedule: String,
+    /// As above.
+    pub parameterization: String,
+    /// Licence of the weights.
+    pub licence: String,
+}
+
+/// Guidance weights on offer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuidanceSpec {
+    /// Least.
+    pub min: f64,
+    /// Largest.
+    pub max: f64,
+    /// Unless told otherwise.
+    pub default: f64,
+}
+
+impl From<GuidanceRange> for GuidanceSpec {
+    fn from(r: GuidanceRange) -> GuidanceSpec {
+        GuidanceSpec { min: r.min, max: r.max, default: r.default }
+    }
+}
+
+/// A sampler with a number of steps, and what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Its steps.
+    pub steps: usize,
+    /// Network calls for one image without guidance.
+    pub calls: usize,
+    /// The bundle's own choice.
+    pub default: bool,
+}
+
+/// From worker to page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FromWorker {
+    /// The worker's script listens (sent by `worker.js`).
+    Up,
+    /// The worker's engine listens.
+    Serving,
+    /// Who computes from now on.
+    Engine(EngineInfo),
+    /// A download goes on.
+    Progress {
+        /// The model.
+        key: String,
+        /// Bytes received.
+        received: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
+    /// A bundle is ready to draw.
+    Opened {
+        /// The model.
+        key: String,
+        /// What it is.
+        info: Box<ModelInfo>,
+    },
+    /// A bundle could not be opened.
+    OpenFailed {
+        /// The model.
+        key: String,
+        /// Why, in words.
+        message: String,
+    },
+    /// A job begins: kernels are being compiled.
+    Started {
+        /// The job.
+        number: u32,
+        /// Network calls an image.
+        calls: usize,
+    },
+    /// Some images of a job; the message's array holds them, f32 `[count, C, H, W]` in [-1, 1].
+    Slice {
+        /// The job.
+        number: u32,
+        /// Index of the first image.
+        first: usize,
+        /// Time computed so far for this job, milliseconds.
+        ms: f64,
+    },
+    /// A job is finished.
+    Done {
+        /// The job.
+        number: u32,
+        /// Time computed, milliseconds; compiling kernels not included.
+        ms: f64,
+    },
+    /// A job was stopped.
+    Cancelled {
+        /// The job.
+        number: u32,
+    },
+    /// A job cannot be done.
+    DrawFailed {
+        /// The job.
+        number: u32,
+        /// Why, in words.
+        message: String,
+    },
+    /// The worker is broken and answers no more.
+    Fatal {
+        /// Why, in words.
+        message: String,
+    },
+}
+
+/// The JavaScript value to post: `{json, data}`.
+pub fn pack<T: Serialize>(message: &T, data: Option<&JsValue>) -> Result<JsValue, JsValue> {
+    let json = serde_json::to_string(message).map_err(|e| JsValue::from_str(&e.to_string()))?;
+    let value = Object::new();
+    Reflect::set(&value, &"json".into(), &json.into())?;
+    if let Some(data) = data {
+        Reflect::set(&value, &"data".into(), data)?;
+    }
+    Ok(value.into())
+}
+
+/// The message in a posted value, and its array.
+pub fn unpack<T: DeserializeOwned>(value: &JsValue) -> Result<(T, JsValue), String> {
+    let json = Reflect::get(value, &"json".into()).ok().and_then(|v| v.as_string()).ok_or("a message without text")?;
+    let message = serde_json::from_str(&json).map_err(|e| format!("a message that cannot be read: {e}"))?;
+    Ok((message, Reflect::get(value, &"data".into()).unwrap_or(JsValue::UNDEFINED)))
+}

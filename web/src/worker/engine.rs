@@ -1,0 +1,101 @@
+//! Which interpreter runs, and why.
+
+use crate::protocol::{Choice, EngineInfo};
+use js_sys::{Function, Object, Promise, Reflect};
+use limbeck_shared::gpu;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+
+/// Multiply-accumulates after which pictures are shown and messages handled: about a quarter of a second each. A GPU takes more
+/// at once, since small batches leave it idle.
+const CPU_SLICE: u64 = 700_000_000;
+const SOFTWARE_SLICE: u64 = 300_000_000;
+const GPU_SLICE: u64 = 25_000_000_000;
+
+/// An interpreter.
+pub enum Engine {
+    /// The CPU interpreter, in this worker's thread.
+    Cpu,
+    /// A WebGPU device.
+    Gpu {
+        /// The device.
+        engine: gpu::Engine,
+        /// It computes on the CPU, slowly.
+        software: bool,
+    },
+}
+
+impl Engine {
+    /// Follows the visitor's wish as far as the browser allows, and says what came of it.
+    ///
+    /// The rule of [`Choice::Auto`]: a GPU's adapter, else the CPU. A software adapter runs the same arithmetic on the same CPU, behind
+    /// a translation that was made for graphics, and loses to the interpreter by an order of magnitude.
+    pub async fn choose(choice: Choice) -> (Engine, EngineInfo) {
+        if choice == Choice::Cpu {
+            return (Engine::Cpu, Engine::cpu_info());
+        }
+        let on_cpu = |note: String| (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() });
+        let engine = match gpu::Engine::new(gpu::Options::default()).await {
+            Ok(engine) => engine,
+            Err(error) => return on_cpu(format!("WebGPU is not to be had here ({error}), so the CPU computes.")),
+        };
+        let adapter = engine.info();
+        let (told, fallback) = describe().await.unwrap_or_default();
+        let known = [adapter.name.trim().to_owned(), told].into_iter().find(|n| !n.is_empty());
+        let name = known.unwrap_or_else(|| "a GPU that the browser does not name".into());
+        let software = adapter.is_fallback || fallback;
+        if software && choice == Choice::Auto {
+            return on_cpu(format!("WebGPU here is only a software adapter ({name}), so the CPU computes: it is faster."));
+        }
+        let note = if software { "This adapter computes on the CPU, slowly.".to_owned() } else { String::new() };
+        let info = EngineInfo { backend: "webgpu".into(), adapter: name, software, note };
+        (Engine::Gpu { engine, software }, info)
+    }
+
+    /// What the CPU interpreter calls itself.
+    pub fn cpu_info() -> EngineInfo {
+        EngineInfo { backend: "cpu".into(), adapter: "WebAssembly with SIMD, one thread".into(), software: true, note: String::new() }
+    }
+
+    /// The device is lost or broken, and another one must be opened.
+    pub fn failed(&self) -> bool {
+        matches!(self, Engine::Gpu { engine, .. } if engine.check().is_err())
+    }
+
+    /// A failure of this engine may be answered by going on with the CPU.
+    pub fn may_fall_back(&self, choice: Choice) -> bool {
+        matches!(self, Engine::Gpu { .. }) && choice == Choice::Auto
+    }
+
+    /// Images to draw at once, when one costs `macs` and `count` are wanted: as even slices as possible.
+    pub fn slice(&self, macs: u64, count: usize) -> usize {
+        let budget = match self {
+            Engine::Cpu => CPU_SLICE,
+            Engine::Gpu { software: true, .. } => SOFTWARE_SLICE,
+            Engine::Gpu { .. } => GPU_SLICE,
+        };
+        let count = count.max(1);
+        let most = ((budget / macs.max(1)) as usize).clamp(1, count);
+        count.div_ceil(count.div_ceil(most))
+    }
+}
+
+/// What the browser says of the adapter, as `description` or else `vendor architecture`, and whether it is a software one: wgpu
+/// passes on only the description, which most browsers leave empty.
+async fn describe() -> Option<(String, bool)> {
+    let get = |of: &JsValue, key: &str| Reflect::get(of, &key.into()).ok().filter(|v| !v.is_undefined() && !v.is_null());
+    let gpu = get(&get(&js_sys::global(), "navigator")?, "gpu")?;
+    let request: Function = get(&gpu, "requestAdapter")?.dyn_into().ok()?;
+    let wish = Object::new();
+    Reflect::set(&wish, &"powerPreference".into(), &"high-performance".into()).ok()?;
+    let promise: Promise = request.call1(&gpu, &wish).ok()?.dyn_into().ok()?;
+    let adapter = JsFuture::from(promise).await.ok()?;
+    let info = get(&adapter, "info")?;
+    let word = |key: &str| get(&info, key).and_then(|v| v.as_string()).unwrap_or_default();
+    let parts = [word("vendor"), word("architecture")].join(" ");
+    let name = [word("description"), parts.trim().to_owned()].into_iter().find(|n| !n.is_empty()).unwrap_or_default();
+    // Older browsers have the flag on the adapter.
+    let fallback = [&info, &adapter].iter().any(|o| get(o, "isFallbackAdapter").is_some_and(|f| f.is_truthy()));
+    let software = fallback || ["swiftshader", "llvmpipe"].iter().any(|s| name.to_lowercase().contains(s));
+    Some((name, software))
+}

@@ -1,0 +1,217 @@
+//! An opened bundle, ready for either interpreter.
+
+use super::engine::Engine;
+use crate::protocol::{Job, ModelInfo, Way};
+use limbeck_shared::bundle::{self, Bundle, MAX_STEPS};
+use limbeck_shared::denoiser::{self, Lowered, Net, Step};
+use limbeck_shared::program;
+use limbeck_shared::{Error, Result, cpu, gpu};
+
+/// Numbers of steps offered where a bundle leaves them open.
+const OPEN_STEPS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+
+/// A bundle and what the interpreters made of it.
+pub struct Model {
+    bundle: Bundle,
+    bytes: u64,
+    /// The CPU interpreter's networks, once it has been used.
+    nets: Vec<cpu::Net>,
+    /// The GPU's weights and its last plan, once it has been used.
+    gpu: Option<Loaded>,
+}
+
+struct Loaded {
+    model: gpu::GpuModel,
+    plan: Option<Planned>,
+}
+
+/// A plan, and what it was asked for: the program and the number of images.
+struct Planned {
+    lowered: Lowered,
+    wanted: usize,
+    /// Images that it draws at once.
+    slice: usize,
+    plan: gpu::GpuPlan,
+}
+
+impl Model {
+    /// Reads and checks a bundle; `sha256`, where known, is the whole file's.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words.
+    pub fn read(bytes: &[u8], sha256: Option<&str>) -> std::result::Result<Model, String> {
+        let bundle = bundle::read(bytes).map_err(|e| format!("This file is not a model that the page can draw with: {e}."))?;
+        if let Some(expected) = sha256.filter(|e| !bundle.sha256.starts_with(&e.to_ascii_lowercase())) {
+            return Err(format!(
+                "This is not the expected file: its SHA-256 begins {}, expected {}. It was replaced or damaged on its way.",
+                &bundle.sha256[..expected.len().min(16)],
+                &expected[..expected.len().min(16)]
+            ));
+        }
+        let [channels, height, width] = bundle.meta.image.shape();
+        if bundle.meta.is_classifier() {
+            return Err(format!("`{}` is a classifier: it recognises images and cannot draw them.", bundle.meta.name));
+        }
+        if height * width < 4 || channels == 2 {
+            return Err(format!("`{}` draws points, {channels} x {height} x {width}; this page shows images.", bundle.meta.name));
+        }
+        Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None })
+    }
+
+    /// What the page is told.
+    pub fn info(&self) -> ModelInfo {
+        let meta = &self.bundle.meta;
+        let short = |v: serde_json::Result<String>| v.unwrap_or_default();
+        ModelInfo {
+            name: meta.name.clone(),
+            sha256: self.bundle.sha256.clone(),
+            bytes: self.bytes,
+            shape: meta.image.shape(),
+            classes: meta.classes.clone(),
+            guidance: meta.guidance.map(Into::into),
+            ways: self.ways(),
+            params: self.bundle.graphs.iter().map(|g| g.param_count()).collect(),
+            macs: self.bundle.graphs.iter().map(|g| g.macs()).collect(),
+            method: meta.training.method.clone(),
+            preset: meta.training.preset.clone(),
+            teacher: meta.training.teacher_sha256.clone(),
+            images_seen: meta.training.images_seen,
+            seconds: meta.training.seconds,
+            command: meta.training.command.clone(),
+            evaluation: meta.training.evaluation.iter().map(|(k, v)| (k.clone(), v.to_string())).collect(),
+            schedule: short(serde_json::to_string(&meta.schedule)),
+            parameterization: short(serde_json::to_string(&meta.parameterization)),
+            licence: meta.licence.clone(),
+        }
+    }
+
+    /// Every sampler with every number of steps on offer, and its price.
+    fn ways(&self) -> Vec<Way> {
+        let meta = &self.bundle.meta;
+        let mut ways = vec![];
+        for (i, spec) in meta.samplers.iter().enumerate() {
+            let open = spec.steps.is_empty();
+            let mut steps = if open { OPEN_STEPS.to_vec() } else { spec.steps.clone() };
+            if !steps.contains(&spec.default_steps) {
+                steps.push(spec.default_steps);
+            }
+            steps.sort_unstable();
+            steps.dedup();
+            for steps in steps.into_iter().filter(|&s| s <= MAX_STEPS) {
+                let guidance = if meta.guidance_input { meta.guidance.map_or(1.0, |g| g.default) } else { 1.0 };
+                if let Ok(program) = program::build(spec.sampler, &meta.spec(), steps, guidance) {
+                    let default = i == 0 && steps == spec.default_steps;
+                    ways.push(Way { sampler: spec.sampler, steps, calls: program.evals(), default });
+                }
+            }
+        }
+        ways
+    }
+
+    /// The job's program in raw network calls, and how many of them an image takes.
+    ///
+    /// # Errors
+    /// If the bundle does not support what the job asks for.
+    pub fn lower(&self, job: &Job) -> Result<(Lowered, usize)> {
+        let guidance = self.bundle.meta.guidance.map(|_| job.guidance);
+        let program = self.bundle.draw_program(Some(job.sampler), Some(job.steps), guidance)?;
+        let lowered = denoiser::lower(&program, &self.bundle.spec())?;
+        let rows = self.bundle.meta.classes.len() + usize::from(self.bundle.meta.null_label.is_some());
+        if let Some(label) = job.labels.iter().find(|&&l| rows > 0 && l as usize >= rows) {
+            return Err(Error::call("class", label, format!("0 to {}", rows.saturating_sub(1))));
+        }
+        Ok((lowered, program.evals()))
+    }
+
+    /// Multiply-accumulates for one image.
+    pub fn cost(&self, lowered: &Lowered) -> u64 {
+        let macs = |net: usize| self.bundle.graphs.get(net).map_or(0, |g| g.macs());
+        lowered.steps.iter().map(|s| if let Step::Net(e) = s { macs(e.net) } else { 0 }).sum()
+    }
+
+    /// Loads weights and compiles kernels where that has not been done, so that drawing is all that is timed. Returns how many
+    /// images to draw at once: `wanted`, or fewer where the device has no memory for them.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the device fails.
+    pub async fn prepare(&mut self, engine: &Engine, lowered: &Lowered, wanted: usize) -> Result<usize> {
+        let Engine::Gpu { engine, software } = engine else {
+            self.gpu = None;
+            if self.nets.is_empty() {
+                let pairs = self.bundle.graphs.iter().zip(&self.bundle.thetas);
+                self.nets = pairs.map(|(g, t)| cpu::Net::new(g.clone(), t.clone())).collect::<Result<_>>()?;
+            }
+            return Ok(wanted);
+        };
+        let mut loaded = match self.gpu.take() {
+            Some(loaded) => loaded,
+            None => Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plan: None },
+        };
+        if let Some(p) = loaded.plan.take_if(|p| p.lowered == *lowered && p.wanted == wanted) {
+            let slice = p.slice;
+            loaded.plan = Some(p);
+            self.gpu = Some(loaded);
+            return Ok(slice);
+        }
+        let first = loaded.plan.is_none();
+        // The old arena first: two may not fit beside each other.
+        loaded.plan = None;
+        let mut slice = wanted;
+        let plan = loop {
+            match loaded.model.plan(lowered, slice) {
+                Err(Error::Gpu(_)) if slice > 1 && engine.check().is_ok() => slice = slice.div_ceil(2),
+                plan => break plan?,
+            }
+        };
+        if first && !software {
+            // Browsers compile a kernel when it is first used: one call on nothing, not timed, takes that away from the first draw.
+            self.warm_up(&loaded.model, slice).await?;
+        }
+        loaded.plan = Some(Planned { lowered: lowered.clone(), wanted, slice, plan });
+        self.gpu = Some(loaded);
+        Ok(slice)
+    }
+
+    async fn warm_up(&self, model: &gpu::GpuModel, images: usize) -> Result<()> {
+        for (k, graph) in self.bundle.graphs.iter().enumerate() {
+            let x = vec![0.0; images * self.bundle.meta.image.values()];
+            let labels = vec![0; if graph.classes > 0 { images } else { 0 }];
+            model.forward_plan(k, images)?.forward(&x, &vec![0.0; images * graph.times], &labels).await?;
+        }
+        Ok(())
+    }
+
+    /// Images `first..first + slice` of the job as far as it goes, f32 `[n, C, H, W]` in [-1, 1].
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the device fails.
+    pub async fn draw(&mut self, job: &Job, lowered: &Lowered, first: usize, slice: usize) -> Result<Vec<f32>> {
+        let n = slice.min(job.count - first);
+        let null = self.bundle.meta.null_label.unwrap_or(0);
+        let mut labels: Vec<u32> = (first..first + n).map(|k| job.labels.get(k).copied().unwrap_or(0)).collect();
+        let mut pixels = match &mut self.gpu {
+            Some(Loaded { plan: Some(Planned { plan, .. }), .. }) => {
+                // A plan draws whole batches; the last one's surplus is dropped.
+                labels.resize(slice, 0);
+                plan.sample(job.seed, first as u64, &labels, null).await?
+            }
+            _ => {
+                let nets: Vec<&dyn Net> = self.nets.iter().map(|n| n as &dyn Net).collect();
+                program::run(lowered, &nets, job.seed, first as u64, &labels, null)?
+            }
+        };
+        let image = self.bundle.meta.image;
+        pixels.truncate(n * image.values());
+        let [low, high] = image.range;
+        if [low, high] != [-1.0, 1.0] {
+            let (scale, low) = (2.0 / (high - low), low);
+            pixels.iter_mut().for_each(|v| *v = ((f64::from(*v) - low) * scale - 1.0) as f32);
+        }
+        Ok(pixels)
+    }
+
+    /// Forgets what belongs to a device.
+    pub fn forget_plan(&mut self) {
+        self.gpu = None;
+    }
+}
