@@ -5,7 +5,7 @@ use crate::protocol::{FromWorker, ToWorker, pack, unpack};
 use crate::timer;
 use js_sys::{Array, ArrayBuffer, Object, Reflect};
 use wasm_bindgen::prelude::*;
-use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+use web_sys::{Event, MessageEvent, Worker, WorkerOptions, WorkerType};
 
 /// A running worker.
 pub struct Engine {
@@ -15,7 +15,7 @@ pub struct Engine {
     /// What waits until the worker listens.
     waiting: Option<Vec<(ToWorker, Option<ArrayBuffer>)>>,
     _on_message: Closure<dyn FnMut(MessageEvent)>,
-    _on_error: Closure<dyn FnMut(ErrorEvent)>,
+    _on_error: Closure<dyn FnMut(Event)>,
 }
 
 impl Engine {
@@ -31,9 +31,10 @@ impl Engine {
             Ok((message, data)) => dispatch(Msg::Worker(message, data)),
             Err(message) => dispatch(Msg::Worker(FromWorker::Fatal { message }, JsValue::UNDEFINED)),
         });
-        let on_error = Closure::<dyn FnMut(ErrorEvent)>::new(|event: ErrorEvent| {
-            let text = event.message();
-            let text = if text.is_empty() { "its script could not be loaded".to_owned() } else { text };
+        let on_error = Closure::<dyn FnMut(Event)>::new(|event: Event| {
+            // Where the script could not be loaded at all, the event has no message.
+            let text = Reflect::get(&event, &"message".into()).ok().and_then(|m| m.as_string()).filter(|m| !m.is_empty());
+            let text = text.unwrap_or_else(|| "its script could not be loaded".into());
             dispatch(Msg::Worker(FromWorker::Fatal { message: format!("The engine broke off: {text}") }, JsValue::UNDEFINED));
         });
         worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));

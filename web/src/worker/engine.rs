@@ -37,7 +37,15 @@ impl Engine {
         let on_cpu = |note: String| (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() });
         let engine = match gpu::Engine::new(gpu::Options::default()).await {
             Ok(engine) => engine,
-            Err(error) => return on_cpu(format!("WebGPU is not to be had here ({error}), so the CPU computes.")),
+            Err(error) => {
+                let reason = match (navigator_gpu(), describe().await) {
+                    (None, _) => "This browser offers no WebGPU here (old browser, or a page not from https)".to_owned(),
+                    (_, None) => "This browser found no adapter for WebGPU".to_owned(),
+                    // What one API after the other said; the first is the browser's.
+                    _ => format!("WebGPU could not be started ({})", error.to_string().split(';').next().unwrap_or_default()),
+                };
+                return on_cpu(format!("{reason}, so the CPU computes."));
+            }
         };
         let adapter = engine.info();
         let (told, fallback) = describe().await.unwrap_or_default();
@@ -83,8 +91,7 @@ impl Engine {
 /// What the browser says of the adapter, as `description` or else `vendor architecture`, and whether it is a software one: wgpu
 /// passes on only the description, which most browsers leave empty.
 async fn describe() -> Option<(String, bool)> {
-    let get = |of: &JsValue, key: &str| Reflect::get(of, &key.into()).ok().filter(|v| !v.is_undefined() && !v.is_null());
-    let gpu = get(&get(&js_sys::global(), "navigator")?, "gpu")?;
+    let gpu = navigator_gpu()?;
     let request: Function = get(&gpu, "requestAdapter")?.dyn_into().ok()?;
     let wish = Object::new();
     Reflect::set(&wish, &"powerPreference".into(), &"high-performance".into()).ok()?;
@@ -98,4 +105,13 @@ async fn describe() -> Option<(String, bool)> {
     let fallback = [&info, &adapter].iter().any(|o| get(o, "isFallbackAdapter").is_some_and(|f| f.is_truthy()));
     let software = fallback || ["swiftshader", "llvmpipe"].iter().any(|s| name.to_lowercase().contains(s));
     Some((name, software))
+}
+
+fn navigator_gpu() -> Option<JsValue> {
+    get(&get(&js_sys::global(), "navigator")?, "gpu")
+}
+
+/// A property that is there.
+fn get(of: &JsValue, key: &str) -> Option<JsValue> {
+    Reflect::get(of, &key.into()).ok().filter(|v| !v.is_undefined() && !v.is_null())
 }
