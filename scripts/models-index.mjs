@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 // Writes models/index.json, the page's list of shipped models, from the bundles that lie beside it.
 //
-//   node scripts/models-index.mjs [DIR]        DIR is `models` unless given
+//   node scripts/models-index.mjs [--mine] [DIR]        DIR is `models` unless given
+//
+// Bundles named my-*.safetensors are the visitor's own: git ignores them, and they are listed with --mine only.
 //
 // Each entry: id (the file's name without ending, what links carry), file, title, line (one line about it), bytes, sha256, and for
 // the page's pairing of students and teachers: kind (`classifier` for models that do not draw), method, teacher (its SHA-256).
@@ -12,7 +14,9 @@ import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from
 import { join } from "node:path";
 
 const ENDING = ".safetensors";
-const dir = process.argv[2] ?? "models";
+const args = process.argv.slice(2);
+const mine = args.includes("--mine");
+const dir = args.find((a) => !a.startsWith("--")) ?? "models";
 const index = join(dir, "index.json");
 
 function fail(message) {
@@ -68,7 +72,8 @@ function entry(file, kept) {
 if (!existsSync(dir)) fail(`${dir}: no such directory`);
 const before = existsSync(index) ? JSON.parse(readFileSync(index, "utf8")).models : [];
 const kept = new Map(before.map((m) => [m.id, m]));
-const models = readdirSync(dir).filter((f) => f.endsWith(ENDING)).sort().map((f) => entry(f, kept));
+const listed = (f) => f.endsWith(ENDING) && (mine || !f.startsWith("my-"));
+const models = readdirSync(dir).filter(listed).sort().map((f) => entry(f, kept));
 writeFileSync(`${index}.tmp`, `${JSON.stringify({ version: 1, models }, null, 2)}\n`);
 renameSync(`${index}.tmp`, index);
 console.log(`${index}: ${models.length} models`);

@@ -30,6 +30,47 @@ pub struct State {
     pub skipped: u64,
     /// The trained networks.
     pub nets: Vec<NetState>,
+    /// Of the steps since the last line of `stats.jsonl`, so that a resumed run writes the line of an undisturbed one.
+    pub sums: Sums,
+}
+
+/// Sums over some steps of what each reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Number of steps.
+    pub steps: u64,
+    /// Names and sums, in the order of the report.
+    pub terms: Vec<(String, f64)>,
+}
+
+impl Sums {
+    /// Adds one step's report.
+    pub fn add(&mut self, report: &[(&str, f64)]) {
+        self.steps += 1;
+        for &(name, v) in report {
+            match self.terms.iter_mut().find(|t| t.0 == name) {
+                Some(term) => term.1 += v,
+                None => self.terms.push((name.to_string(), v)),
+            }
+        }
+    }
+
+    /// Means over the steps; the sums start anew.
+    pub fn take_means(&mut self) -> Vec<(String, f64)> {
+        let Sums { steps, terms } = std::mem::take(self);
+        terms.into_iter().map(|(name, v)| (name, v / steps as f64)).collect()
+    }
+
+    /// As text that keeps every bit.
+    fn encode(&self) -> Result<String> {
+        let terms: Vec<_> = self.terms.iter().map(|(name, v)| (name, v.to_bits())).collect();
+        Ok(serde_json::to_string(&(self.steps, terms))?)
+    }
+
+    fn decode(text: &str) -> Result<Sums> {
+        let (steps, terms): (u64, Vec<(String, u64)>) = serde_json::from_str(text).with_context(|| format!("`sums`: found {text}"))?;
+        Ok(Sums { steps, terms: terms.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect() })
+    }
 }
 
 /// Version of the file.
@@ -54,6 +95,7 @@ pub fn save(run: &Path, state: &State) -> Result<()> {
     meta.insert("images_seen".into(), state.images_seen.to_string());
     meta.insert("seconds".into(), state.seconds.to_bits().to_string());
     meta.insert("skipped".into(), state.skipped.to_string());
+    meta.insert("sums".into(), state.sums.encode()?);
     let mut views = vec![];
     for net in &state.nets {
         meta.insert(format!("{}.steps", net.name), net.adam.steps.to_string());
@@ -100,7 +142,14 @@ fn parse(data: &[u8], names: &[(&str, usize)]) -> Result<State> {
         let adam = Adam { m: part("m")?, v: part("v")?, steps: number(&format!("{name}.steps"))? };
         nets.push(NetState { name: name.to_string(), theta: part("theta")?, ema: part("ema")?, adam });
     }
-    Ok(State { images_seen: number("images_seen")?, seconds: f64::from_bits(number("seconds")?), skipped: number("skipped")?, nets })
+    Ok(State {
+        images_seen: number("images_seen")?,
+        seconds: f64::from_bits(number("seconds")?),
+        skipped: number("skipped")?,
+        nets,
+        // States written before sums were kept have none.
+        sums: meta.get("sums").map_or(Ok(Sums::default()), |text| Sums::decode(text))?,
+    })
 }
 
 #[cfg(test)]
@@ -109,7 +158,11 @@ mod tests {
 
     fn state() -> State {
         let adam = Adam { m: vec![0.1, f32::MIN_POSITIVE], v: vec![1e-30, 2.0], steps: 7 };
-        State { images_seen: 1234, seconds: 0.1 + 0.2, skipped: 1, nets: vec![NetState { name: "student".into(), theta: vec![1.0, -0.0], ema: vec![3.0, 4.0], adam }] }
+        let nets = vec![NetState { name: "student".into(), theta: vec![1.0, -0.0], ema: vec![3.0, 4.0], adam }];
+        let mut sums = Sums::default();
+        sums.add(&[("loss", 0.1), ("grad_norm", f64::NEG_INFINITY)]);
+        sums.add(&[("loss", 0.2), ("grad_norm", 1.0)]);
+        State { images_seen: 1234, seconds: 0.1 + 0.2, skipped: 1, nets, sums }
     }
 
     #[test]
@@ -118,6 +171,13 @@ mod tests {
         assert!(load(dir.path(), &[("student", 2)]).unwrap().is_none());
         save(dir.path(), &state()).unwrap();
         assert_eq!(load(dir.path(), &[("student", 2)]).unwrap().unwrap(), state());
+    }
+
+    #[test]
+    fn sums_become_means() {
+        let mut sums = state().sums;
+        assert_eq!(sums.take_means(), [("loss".to_string(), (0.1 + 0.2) / 2.0), ("grad_norm".to_string(), f64::NEG_INFINITY)]);
+        assert_eq!(sums, Sums::default());
     }
 
     #[test]

@@ -217,7 +217,8 @@ fn run_sample(a: Sample) -> Result<ExitCode> {
     let request =
         Request { count: a.count, seed: a.seed, labels: a.label, sampler: a.sampler, steps: a.steps, guidance: a.guidance, device: a.device };
     let start = std::time::Instant::now();
-    let images = sample::draw(&bundle, &request, |_| {})?;
+    let mut images = sample::draw(&bundle, &request, |_| {})?;
+    sample::clamp(&bundle.meta, &mut images);
     let shape = bundle.meta.image.shape();
     if kind == "png" {
         log::grid::save(&a.out, &images, shape, log::grid::Layout { columns: 10, upscale: a.upscale })?;

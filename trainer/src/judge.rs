@@ -128,13 +128,14 @@ impl Judge {
         let evals = bundle.draw_program(request.sampler, request.steps, request.guidance)?.evals();
         let start = Instant::now();
         let mut said = Instant::now();
-        let images = sample::draw(bundle, request, |done| {
+        let mut images = sample::draw(bundle, request, |done| {
             if said.elapsed().as_secs() >= 10 {
                 eprintln!("drawing with {sampler}, {steps} steps: {done} of {}", request.count);
                 said = Instant::now();
             }
         })?;
         let seconds = start.elapsed().as_secs_f64();
+        sample::clamp(&bundle.meta, &mut images);
         let labels = sample::labels(&bundle.meta, request.labels, request.count);
         let report = self.report(&images, (!bundle.meta.classes.is_empty()).then_some(&labels), Some(seconds))?;
         Ok(Measured {

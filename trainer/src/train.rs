@@ -3,7 +3,7 @@
 //! It knows nothing about methods; a method knows nothing about it. Time is images seen. Everything random is keyed by the
 //! image's number, so a run that was stopped and resumed computes what an undisturbed run computes, bit for bit.
 
-use crate::checkpoint::{self, NetState, State};
+use crate::checkpoint::{self, NetState, State, Sums};
 use crate::config::RunConfig;
 use crate::data::{self, Dataset, Split};
 use crate::export;
@@ -97,7 +97,7 @@ impl Setup {
             ema: s.theta.clone(),
             adam: Adam::new(s.theta.len()),
         });
-        State { images_seen: 0, seconds: 0.0, skipped: 0, nets: nets.collect() }
+        State { images_seen: 0, seconds: 0.0, skipped: 0, nets: nets.collect(), sums: Sums::default() }
     }
 
     /// The state of a run directory: its newest, or a fresh one.
@@ -202,18 +202,10 @@ pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
     log.line(&format!("{command}\n{} images seen of {}", state.images_seen, c.images))?;
     let mut bar = Progress::new(c.images, state.images_seen);
     let mut clock = Instant::now();
-    let mut sums: Vec<(&'static str, f64)> = vec![];
-    let mut steps = 0f64;
     while state.images_seen < c.images {
         let before = state.images_seen;
         let report = setup.step(&mut state)?;
-        steps += 1.0;
-        for (i, &(name, v)) in report.iter().enumerate() {
-            if sums.len() <= i {
-                sums.push((name, 0.0));
-            }
-            sums[i].1 += v;
-        }
+        state.sums.add(&report);
         let now = state.images_seen;
         let done = now >= c.images;
         let due = |every: u64| done || before / every != now / every;
@@ -221,9 +213,8 @@ pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
         state.seconds += clock.elapsed().as_secs_f64();
         clock = Instant::now();
         if due(c.log.stats) {
-            let means: Vec<_> = sums.iter().map(|&(n, v)| (n, v / steps)).collect();
+            let means = state.sums.take_means();
             log.stats(&state, &means, c)?;
-            (sums, steps) = (vec![], 0.0);
         }
         if due(c.log.grid) {
             log.grid(setup, &state, run)?;
@@ -282,15 +273,15 @@ impl Log {
         writeln!(self.text, "{line}").context("`log.txt` cannot be written")
     }
 
-    fn stats(&mut self, state: &State, means: &[(&str, f64)], c: &RunConfig) -> Result<()> {
+    fn stats(&mut self, state: &State, means: &[(String, f64)], c: &RunConfig) -> Result<()> {
         let mut fields = serde_json::Map::new();
-        for &(name, v) in means {
-            fields.insert(name.to_string(), v.into());
+        for (name, v) in means {
+            fields.insert(name.clone(), (*v).into());
         }
         fields.insert("lr".into(), c.optimizer.rate(state.images_seen, c.images).into());
         fields.insert("seconds".into(), state.seconds.into());
         fields.insert("skipped".into(), state.skipped.into());
-        let scalars: Vec<_> = means.iter().map(|&(n, v)| (n, v as f32)).collect();
+        let scalars: Vec<_> = means.iter().map(|(n, v)| (n.as_str(), *v as f32)).collect();
         self.events.scalars(state.images_seen, &scalars)?;
         self.stats.write(state.images_seen, &fields)
     }

@@ -12,6 +12,8 @@ pub trait Simd: Copy {
     type V: Copy;
     /// Number of lanes.
     const LANES: usize;
+    /// 32 registers rather than 16: kernels take larger tiles.
+    const MANY_REGISTERS: bool;
     /// Every lane the same.
     fn splat(v: f32) -> Self::V;
     /// Reads `LANES` floats.
@@ -32,13 +34,14 @@ pub trait Simd: Copy {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $many:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
         impl Simd for $name {
             type V = std::arch::x86_64::$v;
             const LANES: usize = $lanes;
+            const MANY_REGISTERS: bool = $many;
             #[inline(always)]
             fn splat(v: f32) -> Self::V {
                 // SAFETY: only reached through `dispatch!`, which checked the features.
@@ -71,12 +74,12 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 512-bit vectors with fused multiply-add.
-    Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, std::arch::x86_64::_mm512_reduce_add_ps
+    Avx512, __m512, 16, true, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, std::arch::x86_64::_mm512_reduce_add_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 256-bit vectors with fused multiply-add.
-    Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, sum256
+    Avx2, __m256, 8, false, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, sum256
 );
 
 /// Halves added, then quarters, then neighbours.
@@ -102,6 +105,7 @@ pub struct Plain;
 impl Simd for Plain {
     type V = [f32; 4];
     const LANES: usize = 4;
+    const MANY_REGISTERS: bool = false;
     #[inline(always)]
     fn splat(v: f32) -> Self::V {
         [v; 4]

@@ -39,9 +39,15 @@ dispatch! {
 
 #[inline(always)]
 fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: usize, out: &mut [f32], ld: usize) {
+    // Accumulators and operands of a tile fill the register file: 8 x 2 vectors of 32 registers, 8 x 1 of 16.
+    if S::MANY_REGISTERS { product_tiles::<S, 2>(m, w, offsets, x, len, out, ld) } else { product_tiles::<S, 1>(m, w, offsets, x, len, out, ld) }
+}
+
+#[inline(always)]
+fn product_tiles<S: Simd, const COLS: usize>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: usize, out: &mut [f32], ld: usize) {
     let k = offsets.len();
     let blocks = m.div_ceil(MR);
-    let step = 2 * S::LANES;
+    let step = COLS * S::LANES;
     let reach = len.next_multiple_of(step);
     assert!(w.len() >= packed_len(m, k) && reach <= ld && out.len() >= blocks * MR * ld);
     assert!(offsets.iter().all(|&o| o as usize + reach <= x.len()));
@@ -53,20 +59,25 @@ fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: u
             let op = op.add(block * MR * ld);
             let mut p = 0;
             while p < len {
-                let mut acc = [[S::splat(0.0); 2]; MR];
+                let mut acc = [[S::splat(0.0); COLS]; MR];
                 for kk in 0..k {
                     let src = xp.add(*offsets.get_unchecked(kk) as usize + p);
-                    let (a, b) = (S::load(src), S::load(src.add(S::LANES)));
+                    let mut v = [S::splat(0.0); COLS];
+                    for c in 0..COLS {
+                        v[c] = S::load(src.add(c * S::LANES));
+                    }
                     let row = wp.add(kk * MR);
                     for i in 0..MR {
                         let s = S::splat(*row.add(i));
-                        acc[i][0] = S::fma(s, a, acc[i][0]);
-                        acc[i][1] = S::fma(s, b, acc[i][1]);
+                        for c in 0..COLS {
+                            acc[i][c] = S::fma(s, v[c], acc[i][c]);
+                        }
                     }
                 }
                 for i in 0..MR {
-                    S::store(op.add(i * ld + p), acc[i][0]);
-                    S::store(op.add(i * ld + p + S::LANES), acc[i][1]);
+                    for c in 0..COLS {
+                        S::store(op.add(i * ld + p + c * S::LANES), acc[i][c]);
+                    }
                 }
                 p += step;
             }
@@ -74,10 +85,6 @@ fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: u
     }
 }
 
-/// Rows of the output gradient taken together by [`correlate`].
-const CM: usize = 4;
-/// Taps taken together by [`correlate`].
-const CK: usize = 6;
 /// Pixels of one pass: the rows of a block then stay in the first-level cache.
 const SEGMENT: usize = 1536;
 
@@ -90,6 +97,12 @@ dispatch! {
 
 #[inline(always)]
 fn correlate_body<S: Simd>(m: usize, dy: &[f32], ld: usize, offsets: &[u32], x: &[f32], len: usize, dw: &mut [f32]) {
+    // Rows of dy by taps, again to fill the registers.
+    if S::MANY_REGISTERS { correlate_tiles::<S, 4, 6>(m, dy, ld, offsets, x, len, dw) } else { correlate_tiles::<S, 3, 3>(m, dy, ld, offsets, x, len, dw) }
+}
+
+#[inline(always)]
+fn correlate_tiles<S: Simd, const CM: usize, const CK: usize>(m: usize, dy: &[f32], ld: usize, offsets: &[u32], x: &[f32], len: usize, dw: &mut [f32]) {
     let k = offsets.len();
     let reach = len.next_multiple_of(S::LANES);
     assert!(dy.len() >= (m - 1) * ld + reach && dw.len() >= m * k);

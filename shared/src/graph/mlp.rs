@@ -35,7 +35,7 @@ pub fn build(c: &MlpConfig) -> Result<Graph> {
             return Err(Error::config(key, n, format!("1 to {max}")));
         }
     }
-    if c.hidden % 2 != 0 {
+    if !c.hidden.is_multiple_of(2) {
         return Err(Error::config("hidden", c.hidden, "an even number"));
     }
     let mut g = Graph::new([c.dim, 1, 1]);

@@ -154,7 +154,7 @@ fn check(c: &UnetConfig) -> Result<()> {
     if let Some(n) = c.block_out_channels.iter().find(|&&n| n == 0 || n > 4096 || n % c.norm_num_groups != 0) {
         return Err(Error::config("block_out_channels", n, format!("1 to 4096, divisible by norm_num_groups = {}", c.norm_num_groups)));
     }
-    if c.block_out_channels[0] % 2 != 0 {
+    if !c.block_out_channels[0].is_multiple_of(2) {
         return Err(Error::config("block_out_channels", c.block_out_channels[0], "an even number at the first level"));
     }
     if c.downsample_padding > 1 {
@@ -360,7 +360,7 @@ impl Builder<'_> {
     fn attention(&mut self, name: &str, x: NodeId, norm: bool) -> Result<NodeId> {
         let channels = self.g.nodes[x].shape[0];
         let head = self.c.attention_head_dim.unwrap_or(channels);
-        if channels % head != 0 {
+        if !channels.is_multiple_of(head) {
             return Err(Error::config("attention_head_dim", head, format!("a divisor of {channels}")));
         }
         let h = if norm { self.norm(&format!("{name}.group_norm"), x, None, false)? } else { x };

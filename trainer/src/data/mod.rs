@@ -10,6 +10,7 @@ pub mod idx;
 pub mod toy;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -137,11 +138,20 @@ impl DataSpec {
     }
 }
 
+/// Calls of [`open`] so far.
+static OPENED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many times this process has opened a data set: what a data-free method must leave at 0.
+pub fn opened() -> usize {
+    OPENED.load(Ordering::SeqCst)
+}
+
 /// Opens one split of a data set and reads it into memory.
 ///
 /// # Errors
 /// Missing or damaged files; each error names the file, what was found and what was expected.
 pub fn open(spec: &DataSpec, split: Split) -> Result<Box<dyn Dataset>> {
+    OPENED.fetch_add(1, Ordering::SeqCst);
     let place = |name: &str, dir: &Option<PathBuf>| match dir {
         Some(dir) => Ok(dir.clone()),
         None => fetch::find(name),

@@ -30,6 +30,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).with_context(failed)?;
     file.write_all(bytes).with_context(failed)?;
+    // On the disk before it takes the name: a power cut then leaves the old file or the new one.
+    file.as_file().sync_all().with_context(failed)?;
     file.persist(path).with_context(failed)?;
     Ok(())
 }

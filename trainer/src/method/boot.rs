@@ -22,7 +22,7 @@ use super::{Loss, Method, NetSpec, Pass, noise, per_image, tensor, uniform};
 use crate::data::Dataset;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
-use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
+use limbeck_shared::bundle::{Bundle, MAX_GUIDANCE, Meta, SamplerSpec};
 use limbeck_shared::cpu::Exec;
 use limbeck_shared::denoiser::{Adapter, Parameterization, edm_adapter};
 use limbeck_shared::graph::{Graph, NetworkConfig};
@@ -32,6 +32,10 @@ use limbeck_shared::rng::{self, Stream};
 use limbeck_shared::schedule::{Schedule, flow_sigma};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+#[cfg(test)]
+#[path = "boot_tests.rs"]
+mod tests;
 
 /// Settings of BOOT.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,11 +117,19 @@ impl Boot {
         let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) = (teacher.meta.parameterization, teacher.meta.schedule) else {
             bail!("`teacher`: found {:?} on {:?}, expected an EDM model", teacher.meta.parameterization, teacher.meta.schedule);
         };
-        if teacher.meta.second_time || teacher.graphs.len() != 1 {
+        if teacher.meta.second_time || teacher.meta.guidance_input || teacher.graphs.len() != 1 {
             bail!("`teacher`: found a student or a routed model, expected one diffusion model");
         }
         if config.guidance.is_some() && teacher.meta.null_label.is_none() {
             bail!("`method.guidance`: found a range, expected none for a teacher without a null label");
+        }
+        if let Some([least, most]) = config.guidance
+            && !(least >= 0.0 && most >= least && most <= MAX_GUIDANCE)
+        {
+            bail!("`method.guidance`: found [{least}, {most}], expected two weights from 0 to {MAX_GUIDANCE}, the smaller first");
+        }
+        if !(config.boundary >= 0.0 && config.boundary.is_finite()) {
+            bail!("`method.boundary`: found {}, expected a weight from 0", config.boundary);
         }
         let network = student_config(&teacher.meta.networks[0], config.guidance.is_some())?;
         let student = network.build()?;
@@ -181,17 +193,22 @@ impl Boot {
 
     /// The bootstrap target at `to` from the student's own signal `y` at `from`; nothing in it is differentiated.
     fn target(&self, eps: &Tensor, y: &Tensor, from: &[f64], to: &[f64], labels: &[u32], guidance: &[f64]) -> Result<Tensor> {
-        let gain = per_image(from.iter().zip(to).map(|(t, s)| (s - t) / (s * (1.0 - t))))?;
-        let kappa = (1.0 - &gain)?;
-        let kept = y.broadcast_mul(&kappa)?;
-        let f = self.denoise(eps, y, from, labels, guidance)?;
-        let euler = (&kept + f.broadcast_mul(&gain)?)?;
-        if self.config.solver == Solver::Euler {
-            return Ok(euler);
-        }
-        let again = self.denoise(eps, &euler, to, labels, guidance)?;
-        Ok((kept + ((f + again)? * 0.5)?.broadcast_mul(&gain)?)?)
+        bootstrap(self.config.solver, y, from, to, |y, t| self.denoise(eps, y, t, labels, guidance))
     }
+}
+
+/// One step of the signal ODE from `from` to `to`; `f(y, t)` is the teacher's x0 from the signal `y` at `t`.
+fn bootstrap(solver: Solver, y: &Tensor, from: &[f64], to: &[f64], f: impl Fn(&Tensor, &[f64]) -> Result<Tensor>) -> Result<Tensor> {
+    let gain = per_image(from.iter().zip(to).map(|(t, s)| (s - t) / (s * (1.0 - t))))?;
+    let kappa = (1.0 - &gain)?;
+    let kept = y.broadcast_mul(&kappa)?;
+    let here = f(y, from)?;
+    let euler = (&kept + here.broadcast_mul(&gain)?)?;
+    if solver == Solver::Euler {
+        return Ok(euler);
+    }
+    let there = f(&euler, to)?;
+    Ok((kept + ((here + there)? * 0.5)?.broadcast_mul(&gain)?)?)
 }
 
 impl Method for Boot {

@@ -126,12 +126,12 @@ pub(crate) fn per_image(values: impl IntoIterator<Item = f64>) -> Result<Tensor>
     Ok(Tensor::from_vec(v, (n, 1, 1, 1), &Device::Cpu)?)
 }
 
-/// Class names of a label table: the data's, then the null label's row.
+/// Class names of a label table: the data's, then the null label's row. None for a network without a table, whatever the data.
 pub(crate) fn class_names(data: Option<&dyn Dataset>, classes: usize, null: bool) -> Result<Vec<String>> {
     let named = classes - usize::from(null);
     let names: Vec<String> = match data {
-        Some(d) => d.classes().to_vec(),
-        None => (0..named).map(|i| i.to_string()).collect(),
+        Some(d) if classes > 0 => d.classes().to_vec(),
+        _ => (0..named).map(|i| i.to_string()).collect(),
     };
     if names.len() != named {
         bail!("`num_class_embeds`: found {classes}, expected {} (the data set's classes{})", names.len() + usize::from(null), if null { " and the null label" } else { "" });

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
 use limbeck_shared::cpu::Exec;
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
-use limbeck_shared::graph::{NetworkConfig, TimeFeatures};
+use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::{self, Stream};
 use limbeck_shared::schedule::Schedule;
@@ -68,7 +68,6 @@ impl Teacher {
             bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
         }
         let graph = network.build()?;
-        debug_assert!(!matches!(graph.nodes[0].op, limbeck_shared::graph::Op::TimeEmbed { features: TimeFeatures::Fourier { .. }, .. }));
         if config.label_dropout > 0.0 && graph.classes < 2 {
             bail!("`method.label_dropout`: found {} for {} classes, expected 0 for an unconditional network", config.label_dropout, graph.classes);
         }

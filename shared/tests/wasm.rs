@@ -1,0 +1,158 @@
+//! What must come out alike on every machine, run natively and on wasm32 (in node): random numbers to the bit, the CPU interpreter
+//! against networks computed by diffusers in f64 (`tests/golden/make.py`), a bundle written, read back and drawn with.
+//!
+//! ```text
+//! CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner \
+//!     cargo test --release -p limbeck-shared --target wasm32-unknown-unknown --test wasm
+//! ```
+
+use limbeck_shared::bundle::{self, GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord};
+use limbeck_shared::cpu;
+use limbeck_shared::denoiser::{self, Net};
+use limbeck_shared::graph::NetworkConfig;
+use limbeck_shared::program::{self, Parameterization, Sampler};
+use limbeck_shared::rng::{Stream, below, bits, normals, threefry2x32, uniforms};
+use limbeck_shared::schedule::Schedule;
+use safetensors::SafeTensors;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// A test on wasm32 cannot open files.
+const GOLDEN: [(&str, &[u8]); 3] = [
+    ("plain", include_bytes!("../../tests/golden/unet_plain.safetensors")),
+    ("cifar", include_bytes!("../../tests/golden/unet_cifar.safetensors")),
+    ("scale_shift", include_bytes!("../../tests/golden/unet_scale_shift.safetensors")),
+];
+
+/// FNV-1a over 32-bit words: one number for a long table.
+fn hash(words: impl Iterator<Item = u32>) -> u64 {
+    words.flat_map(u32::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[test]
+fn threefry_known_answers() {
+    // Random123's kat_vectors, threefry2x32 with 20 rounds.
+    assert_eq!(threefry2x32([0, 0], [0, 0]), [0x6b20_0159, 0x99ba_4efe]);
+    assert_eq!(threefry2x32([u32::MAX; 2], [u32::MAX; 2]), [0x1cb9_96fc, 0xbb00_2be7]);
+    assert_eq!(threefry2x32([0x1319_8a2e, 0x0370_7344], [0x243f_6a88, 0x85a3_08d3]), [0xc492_3a9c, 0x483d_f7a0]);
+}
+
+/// The first eight normals of image 41 of seed 2^40 + 7.
+const NORMALS: [u32; 8] = [0; 8];
+/// All draws of [`table`], hashed.
+const TABLE: u64 = 0;
+
+/// 64 images of 28 x 28 normals, as many uniforms, and bounded integers.
+fn table() -> u64 {
+    let mut z = vec![0.0f32; 784];
+    let mut words = vec![];
+    for image in 0..64 {
+        normals(7, Stream::Sample(image as u32 % 3), image, &mut z);
+        words.extend(z.iter().map(|v| v.to_bits()));
+        uniforms(u64::MAX, Stream::Time, image, &mut z);
+        words.extend(z.iter().map(|v| v.to_bits()));
+        words.extend([below(3, Stream::Label, image, 10), bits(3, Stream::Order, image, 5)[1]]);
+    }
+    hash(words.into_iter())
+}
+
+#[test]
+fn random_numbers_have_the_same_bits_everywhere() {
+    let mut z = [0.0f32; 8];
+    normals((1 << 40) + 7, Stream::Noise, 41, &mut z);
+    assert_eq!(z.map(f32::to_bits), NORMALS, "{z:?}");
+    assert_eq!(table(), TABLE);
+}
+
+#[test]
+fn networks_match_diffusers() {
+    for (name, bytes) in GOLDEN {
+        let (_, meta) = SafeTensors::read_metadata(bytes).unwrap();
+        let config: NetworkConfig = serde_json::from_str(&meta.metadata().as_ref().unwrap()["config"]).unwrap();
+        let graph = config.build().unwrap();
+        let file = SafeTensors::deserialize(bytes).unwrap();
+        let get = |name: &str| -> Vec<f32> {
+            let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let labels = file
+            .tensor("in.label")
+            .map_or(vec![], |t| t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect());
+        let mut theta = vec![0.0; graph.param_count()];
+        for p in &graph.params {
+            theta[p.range()].copy_from_slice(&get(&format!("model.{}", p.name)));
+        }
+        let expected = get("out.y");
+        let mut y = vec![0.0; expected.len()];
+        let net = cpu::Net::new(graph, theta).unwrap();
+        net.forward(&get("in.x"), 2, &get("in.t"), &labels, &mut y).unwrap();
+        let scale = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let worst = y.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs() / scale)).fold(0.0, f64::max);
+        assert!(worst < 1e-4 && y.iter().all(|v| v.is_finite()), "{name}: off by {worst:e} of the largest value");
+    }
+}
+
+/// A small class-conditional EDM model with the weights of its initialisation, made audible where those are zero.
+fn small() -> (Meta, Vec<f32>) {
+    let config = serde_json::json!({
+        "_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1,
+        "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "norm_num_groups": 4, "attention_head_dim": 8, "num_class_embeds": 3,
+    });
+    let network: NetworkConfig = serde_json::from_value(config).unwrap();
+    let mut theta = network.build().unwrap().init(3);
+    let mut noise = vec![0.0; theta.len()];
+    normals(5, Stream::Other(0), 0, &mut noise);
+    theta.iter_mut().zip(noise).for_each(|(t, z)| *t += 0.02 * z);
+    let meta = Meta {
+        version: bundle::VERSION,
+        name: "small".into(),
+        networks: vec![network],
+        parameterization: Parameterization::Edm { sigma_data: 0.5 },
+        schedule: Schedule::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 },
+        init_time: None,
+        second_time: false,
+        guidance_input: false,
+        samplers: vec![SamplerSpec { sampler: Sampler::Heun, steps: vec![4], default_steps: 4 }],
+        classes: vec!["zero".into(), "one".into()],
+        null_label: Some(2),
+        guidance: Some(GuidanceRange { min: 1.0, max: 4.0, default: 2.0 }),
+        image: ImageSpec { channels: 1, height: 8, width: 8, range: [-1.0, 1.0] },
+        training: TrainingRecord {
+            method: "edm".into(),
+            preset: "none".into(),
+            teacher_sha256: None,
+            images_seen: 0,
+            seconds: 0.0,
+            command: "none".into(),
+            evaluation: Default::default(),
+        },
+        licence: "MIT".into(),
+        golden: None,
+    };
+    (meta, theta)
+}
+
+/// The weights as the file holds them, in half precision, hashed.
+const WEIGHTS: u64 = 0;
+/// Every 16th pixel of two guided images, as the native interpreter drew them.
+const PIXELS: [f32; 8] = [0.0; 8];
+
+#[test]
+fn a_bundle_written_and_read_back_draws_the_same_images() {
+    let (meta, theta) = small();
+    let bytes = bundle::write(&meta, &[theta]).unwrap();
+    let bundle = bundle::read(&bytes).unwrap();
+    assert_eq!(bundle.meta, meta);
+    assert_eq!(hash(bundle.f16_bits(0).unwrap().into_iter().map(u32::from)), WEIGHTS);
+    let program = bundle.draw_program(None, None, None).unwrap();
+    let lowered = denoiser::lower(&program, &bundle.spec()).unwrap();
+    let net = cpu::Net::new(bundle.graphs[0].clone(), bundle.thetas[0].clone()).unwrap();
+    let nets: [&dyn Net; 1] = [&net];
+    let pixels = program::run(&lowered, &nets, 11, 0, &[0, 1], 2).unwrap();
+    let found: Vec<f32> = pixels.iter().copied().step_by(16).collect();
+    assert!(found.iter().zip(PIXELS).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+    // The second image alone, as a draw that begins there.
+    let second = program::run(&lowered, &nets, 11, 1, &[1], 2).unwrap();
+    assert!(second.iter().zip(&pixels[64..]).all(|(a, b)| (a - b).abs() < 1e-5));
+}
