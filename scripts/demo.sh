@@ -24,7 +24,8 @@ setup demo
 begin "build limbeck"
 cargo build --release --locked -p limbeck
 
-begin "distil a student (about five minutes; Ctrl-C stops, the same command goes on)"
+begin "distil a student"
+say "Ctrl-C stops; the same command goes on where it stopped"
 if [ -n "$plain" ]; then
     # The bar becomes lines where its output is no terminal. The reader outlives Ctrl-C, so that the last lines come through.
     "$limbeck" train fashion-boot-demo --run "$run" 2>&1 | (trap '' INT TERM; exec cat) >&2

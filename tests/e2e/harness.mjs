@@ -17,7 +17,7 @@ const LIMBECK = join(TARGET, "release/limbeck");
 export const SHOTS = join(TARGET, "e2e");
 
 /** Longest wait for pictures, ms: a software adapter on a busy machine of two cores is slow. */
-const PATIENCE = 240_000;
+const PATIENCE = 420_000;
 
 /** The path of a shipped model; tests fail where it is absent. */
 export function shipped(id) {

@@ -21,7 +21,8 @@ fn each_label_in_turn() {
     let dir = folder.path();
     write_model(Kind::Teacher, dir, "teacher");
     let draw = |label: &str, count: &str, out: &str| {
-        let ended = succeed(dir, &["sample", "--model", "teacher.safetensors", "--seed", "5", "--label", label, "--count", count, "--out", out]);
+        let ended =
+            succeed(dir, &["sample", "--model", "teacher.safetensors", "--seed", "5", "--label", label, "--count", count, "--out", out]);
         assert!(ended.stdout.is_empty() && ended.stderr.contains(out), "{ended:?}");
         Npy::read(&dir.join(out))
     };
@@ -174,9 +175,14 @@ fn a_training_that_cannot_begin_says_why() {
         bytes[end - 2..].copy_from_slice(&0x7e00u16.to_le_bytes());
         bytes
     };
-    for (what, bytes) in
-        [("empty", vec![]), ("short", good[..good.len() / 2].to_vec()), ("long", [&good[..], b"xx"].concat()), ("length", flipped(7)), ("header", flipped(9)), ("NaN", nan)]
-    {
+    for (what, bytes) in [
+        ("empty", vec![]),
+        ("short", good[..good.len() / 2].to_vec()),
+        ("long", [&good[..], b"xx"].concat()),
+        ("length", flipped(7)),
+        ("header", flipped(9)),
+        ("NaN", nan),
+    ] {
         std::fs::write(dir.join("damaged.safetensors"), &bytes).unwrap();
         for args in [
             &["info", "damaged.safetensors"][..],
@@ -220,7 +226,16 @@ fn info_describes_a_bundle() {
     let bundle = model(Kind::Teacher, "teacher");
     let text = succeed(dir, &["info", "teacher.safetensors"]).stdout;
     let params = format!("{} parameters", bundle.graphs[0].param_count());
-    for part in ["teacher (edm)", &bundle.sha256, "8x8", "zero, one, two", &params, "heun: any number of steps, 3 by default", "guidance  0 to 4", "MIT"] {
+    for part in [
+        "teacher (edm)",
+        &bundle.sha256,
+        "8x8",
+        "zero, one, two",
+        &params,
+        "heun: any number of steps, 3 by default",
+        "guidance  0 to 4",
+        "MIT",
+    ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }
     let json: serde_json::Value = serde_json::from_str(&succeed(dir, &["info", "--json", "teacher.safetensors"]).stdout).unwrap();

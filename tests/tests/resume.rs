@@ -15,9 +15,28 @@ struct Run<'a> {
 /// BOOT on a U-Net. States and lines of statistics fall on different images, so that a resumed run has to know unfinished means.
 const BOOT: Run = Run {
     args: &[
-        "train", "fashion-boot", "--teacher", "teacher.safetensors", "--set", "batch=16", "--set", "images=12000", "--set", "log.stats=700",
-        "--set", "log.state=1900", "--set", "log.grid=5000", "--set", "log.grid_images=3", "--set", "optimizer.warmup=1000",
-        "--set", "method.guidance=[1.0, 3.0]", "--set", "method.boundary=0.5",
+        "train",
+        "fashion-boot",
+        "--teacher",
+        "teacher.safetensors",
+        "--set",
+        "batch=16",
+        "--set",
+        "images=12000",
+        "--set",
+        "log.stats=700",
+        "--set",
+        "log.state=1900",
+        "--set",
+        "log.grid=5000",
+        "--set",
+        "log.grid_images=3",
+        "--set",
+        "optimizer.warmup=1000",
+        "--set",
+        "method.guidance=[1.0, 3.0]",
+        "--set",
+        "method.boundary=0.5",
     ],
     images: 12_000,
 };
@@ -25,8 +44,22 @@ const BOOT: Run = Run {
 /// A teacher on points: the order of real data, and a last batch that is not full.
 const TEACHER: Run = Run {
     args: &[
-        "train", "toy-teacher", "--set", "batch=96", "--set", "micro_batch=40", "--set", "images=100000", "--set", "network.hidden=32",
-        "--set", "log.stats=3000", "--set", "log.state=11000", "--set", "optimizer.warmup=1000",
+        "train",
+        "toy-teacher",
+        "--set",
+        "batch=96",
+        "--set",
+        "micro_batch=40",
+        "--set",
+        "images=100000",
+        "--set",
+        "network.hidden=32",
+        "--set",
+        "log.stats=3000",
+        "--set",
+        "log.state=11000",
+        "--set",
+        "optimizer.warmup=1000",
     ],
     images: 100_000,
 };
@@ -178,6 +211,10 @@ fn a_run_directory_of_another_configuration_is_refused() {
     let before = std::fs::read(folder.join("r/state.safetensors")).unwrap();
     let ended = limbeck_tests::run(folder, &args("seed=2"));
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("r/config.toml") && ended.stderr.contains("seed = 1") && ended.stderr.contains("seed = 2"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("r/config.toml") && ended.stderr.contains("seed = 1") && ended.stderr.contains("seed = 2"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(std::fs::read(folder.join("r/state.safetensors")).unwrap(), before);
 }

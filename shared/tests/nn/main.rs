@@ -34,7 +34,7 @@ impl Call {
     fn random(graph: &Graph, n: usize) -> Call {
         let mut times = vec![0.0; n * graph.times];
         uniforms(7, Stream::Time, 0, &mut times);
-        times.iter_mut().for_each(|t| *t = 0.1 + *t);
+        times.iter_mut().for_each(|t| *t += 0.1);
         Call {
             n,
             x: normal(0, n * graph.input_shape().iter().product::<usize>()),

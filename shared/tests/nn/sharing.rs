@@ -3,11 +3,14 @@
 use super::ops::check;
 use super::*;
 
+/// Adds nodes that read one value and returns one of its shape.
+type Reader = fn(&mut Net, usize) -> usize;
+
 #[test]
 fn values_with_several_readers() {
     // Two readers of each kind that adds to a gradient another reader began, in both orders.
     let size = [4, 6];
-    let readers: [(&str, fn(&mut Net, usize) -> usize); 9] = [
+    let readers: [(&str, Reader); 9] = [
         ("silu", |n, x| n.op(Op::Silu, &[x])),
         ("group_norm", |n, x| n.op(Op::GroupNorm { groups: 2, eps: 1e-3, scale_shift: false, silu: true }, &[x])),
         ("conv 3x3", |n, x| n.conv(x, 4, 3)),

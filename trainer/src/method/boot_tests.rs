@@ -108,7 +108,8 @@ fn the_target_lies_between_signal_and_teacher() {
     let tiny = f64::from(f32::EPSILON) / 2.0;
     for solver in [Solver::Euler, Solver::Heun] {
         for (from, to) in [(0.0, tiny), (0.0, 0.5), (0.0, 1.0), (0.5, 1.0), (0.9, 1.0), (tiny, 0.1), (0.3, 0.3 + 1e-7), (1.0 - 1e-7, 1.0)] {
-            let target = |y: f64, f: f64| values(&bootstrap(solver, &per_image([y]).unwrap(), &[from], &[to], |_, _| per_image([f])).unwrap())[0];
+            let target =
+                |y: f64, f: f64| values(&bootstrap(solver, &per_image([y]).unwrap(), &[from], &[to], |_, _| per_image([f])).unwrap())[0];
             let k = target(1.0, 0.0);
             assert!((0.0..=1.0).contains(&k), "kappa {k} from {from} to {to}");
             close(target(0.0, 1.0), 1.0 - k, 1e-6);

@@ -180,7 +180,15 @@ impl Picture {
         let [h, w] = self.size.map(|n| n as f64);
         let (left, top) = ((k % ATLAS) as f64 * w, (k / ATLAS) as f64 * h);
         let _ = context.draw_image_with_html_canvas_element_and_sw_and_sh_and_dx_and_dy_and_dw_and_dh(
-            &self.atlas, left, top, w, h, x, y, width, height,
+            &self.atlas,
+            left,
+            top,
+            w,
+            h,
+            x,
+            y,
+            width,
+            height,
         );
     }
 

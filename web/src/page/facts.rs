@@ -1,7 +1,8 @@
 //! The Model view: what a bundle says of itself.
 
 use super::App;
-use super::ui::{attr, duration, figure, text};
+use super::controls::way_text;
+use super::ui::{attr, duration, figure, plural, text};
 use crate::protocol::ModelInfo;
 use web_sys::HtmlElement;
 
@@ -28,7 +29,7 @@ fn facts(info: &ModelInfo) -> Vec<Fact> {
     let [c, h, w] = info.shape;
     let sum = info.params.iter().sum::<usize>();
     let macs = info.macs.iter().map(|&m| figure(m as f64)).collect::<Vec<_>>().join(", ");
-    let ways = info.ways.iter().map(|w| format!("{:?} {} ({} calls)", w.sampler, w.steps, w.calls)).collect::<Vec<_>>().join(", ");
+    let ways = info.ways.iter().map(|w| format!("{} ({})", way_text(w, true), plural(w.calls, "call"))).collect::<Vec<_>>().join("; ");
     let mut out = vec![
         ("Method", info.method.clone(), false),
         ("Preset", info.preset.clone(), false),

@@ -13,9 +13,11 @@ mod facts;
 mod models;
 mod png;
 mod probe;
+mod problem;
 mod run;
 mod shelf;
 mod ui;
+mod view;
 
 use crate::protocol::{Choice, EngineInfo, FromWorker, ToWorker};
 use crate::timer::Debounce;
@@ -23,6 +25,7 @@ use engine::Engine;
 use js_sys::ArrayBuffer;
 use limbeck_shared::link::{Link, View};
 use models::Slot;
+use problem::{Retry, fail};
 use run::Side;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -65,17 +68,6 @@ pub enum Msg {
     Repaint,
     /// The link can be written to the address bar.
     WriteAddress,
-}
-
-/// What "Try again" does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Retry {
-    /// Fetch the list of models.
-    Shelf,
-    /// Open a model.
-    Open(String),
-    /// Start the worker anew.
-    Engine,
 }
 
 /// The page's state.
@@ -142,21 +134,6 @@ pub fn start(glue: String, worker: String) {
 
 fn fetch_shelf(window: Window) {
     spawn_local(async move { dispatch(Msg::Shelf(shelf::fetch(window).await)) });
-}
-
-/// Says without any state what went wrong.
-fn fail(document: &web_sys::Document, message: &str) {
-    for (id, show) in [("problem", true), ("loading", false), ("retry", false)] {
-        if let Some(e) = document.get_element_by_id(id) {
-            let _ = if show { e.remove_attribute("hidden") } else { e.set_attribute("hidden", "") };
-        }
-    }
-    if let Some(e) = document.get_element_by_id("problem-text") {
-        e.set_text_content(Some(message));
-    }
-    if let Some(root) = document.document_element() {
-        attr(&root, "data-state", "error");
-    }
 }
 
 impl App {
@@ -289,60 +266,6 @@ impl App {
     fn post(&mut self, message: ToWorker, data: Option<ArrayBuffer>) {
         if let Err(e) = self.engine.post(message, data) {
             self.broken(&format!("The engine cannot be reached: {e}"));
-        }
-    }
-
-    /// The worker is gone: says so and offers another one.
-    fn broken(&mut self, message: &str) {
-        self.sides.iter_mut().for_each(Side::forget);
-        self.engine_info = None;
-        text(&self.ui.chip, "stopped");
-        attr(&self.ui.chip, "data-kind", "");
-        self.problem(message, Some(Retry::Engine));
-    }
-
-    /// Says on the page what went wrong, below what is still said of earlier problems.
-    fn problem(&mut self, message: &str, retry: Option<Retry>) {
-        if !self.problems.iter().any(|p| p == message) {
-            self.problems.push(message.into());
-        }
-        text(&self.ui.problem_text, &self.problems.join("\n"));
-        self.ui.problem.set_hidden(false);
-        self.retry = retry.or(self.retry.take());
-        self.ui.retry.set_hidden(self.retry.is_none());
-        self.show_state();
-    }
-
-    fn dismiss(&mut self) {
-        self.problems.clear();
-        self.ui.problem.set_hidden(true);
-        self.retry = None;
-        self.show_state();
-    }
-
-    fn try_again(&mut self) {
-        let retry = self.retry.clone();
-        self.dismiss();
-        match retry {
-            Some(Retry::Shelf) => {
-                self.shelf = None;
-                fetch_shelf(self.window.clone());
-            }
-            Some(Retry::Open(key)) => {
-                self.models.remove(&key);
-                self.settle();
-            }
-            Some(Retry::Engine) => match self.engine.restart() {
-                Ok(engine) => {
-                    self.engine = engine;
-                    // Local files are gone with the worker; the rest is opened again.
-                    self.models.clear();
-                    self.set_up();
-                    self.settle();
-                }
-                Err(e) => self.broken(&e),
-            },
-            None => {}
         }
     }
 

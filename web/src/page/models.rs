@@ -198,7 +198,11 @@ impl App {
         let mut words = vec![];
         if !info.ways.iter().any(fits) {
             let steps = info.ways.iter().map(|w| w.steps.to_string()).collect::<Vec<_>>().join(", ");
-            words.push(format!("`{}` does not draw as the link asks; it draws in {steps} step{}.", info.name, if steps == "1" { "" } else { "s" }));
+            words.push(format!(
+                "`{}` does not draw as the link asks; it draws in {steps} step{}.",
+                info.name,
+                if steps == "1" { "" } else { "s" }
+            ));
             (choice.sampler, choice.steps) = (None, None);
         }
         if let (Class::Index(class), 0) = (self.link.class, side)

@@ -15,8 +15,6 @@ pub fn with_text(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
 
 /// The checksum of PNG chunks (polynomial 0xEDB88320, reflected).
 fn crc32(data: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xEDB8_8320 } else { c >> 1 })
-    };
+    let step = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xEDB8_8320 } else { c >> 1 });
     !data.iter().fold(u32::MAX, step)
 }

@@ -62,8 +62,7 @@ fn link(_: JsValue) -> JsValue {
 /// Puts the functions in place.
 pub fn install(window: &Window) {
     let probe = Object::new();
-    let functions: [(&str, Read); 5] =
-        [("pixels", pixels), ("draw", draw), ("engine", engine), ("backend", backend), ("link", link)];
+    let functions: [(&str, Read); 5] = [("pixels", pixels), ("draw", draw), ("engine", engine), ("backend", backend), ("link", link)];
     for (name, function) in functions {
         let closure = Closure::<dyn FnMut(JsValue) -> JsValue>::new(function);
         let function: &Function = closure.as_ref().unchecked_ref();

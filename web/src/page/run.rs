@@ -225,7 +225,8 @@ impl App {
         if !fresh.is_empty() {
             picture.take(run, fresh);
         }
-        let (done, words) = (run.stage == Stage::Done, format!("{} in {}.", super::ui::plural(run.job.count, "image"), super::ui::duration(run.ms)));
+        let (done, words) =
+            (run.stage == Stage::Done, format!("{} in {}.", super::ui::plural(run.job.count, "image"), super::ui::duration(run.ms)));
         if done && !self.drawing() {
             self.say(&words);
         }

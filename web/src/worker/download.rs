@@ -44,9 +44,8 @@ pub async fn download(
     let mut bytes: Vec<u8> = Vec::with_capacity(total.unwrap_or(0).min(RESERVE) as usize);
     let mut reported = f64::NEG_INFINITY;
     loop {
-        let broken = |e: JsValue| {
-            format!("The download of {url} broke off after {:.1} MB ({}).", bytes.len() as f64 / 1e6, timer::text_of(&e))
-        };
+        let broken =
+            |e: JsValue| format!("The download of {url} broke off after {:.1} MB ({}).", bytes.len() as f64 / 1e6, timer::text_of(&e));
         let chunk = JsFuture::from(reader.read()).await.map_err(broken)?;
         let done = Reflect::get(&chunk, &"done".into()).is_ok_and(|d| d.is_truthy());
         if done {
