@@ -76,7 +76,7 @@ impl Param {
 /// Everything needed to rebuild a graph; what a bundle stores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "_class_name")]
-#[expect(clippy::large_enum_variant, reason = "one configuration a model: its size does not matter, and a box would be in every reader's way")]
+#[allow(clippy::large_enum_variant, reason = "one configuration a model: its size does not matter, and a box would be in every reader's way")]
 pub enum NetworkConfig {
     /// diffusers' U-Net.
     #[serde(rename = "UNet2DModel")]
