@@ -55,8 +55,7 @@ pub enum View {
 
 impl View {
     /// All views and their names in links.
-    pub const ALL: [(View, &str); 4] =
-        [(View::Draw, "draw"), (View::Compare, "compare"), (View::Model, "model"), (View::Bench, "bench")];
+    pub const ALL: [(View, &str); 4] = [(View::Draw, "draw"), (View::Compare, "compare"), (View::Model, "model"), (View::Bench, "bench")];
 }
 
 /// Which classes to draw.

@@ -79,13 +79,15 @@ pub fn run(what: &Bench) -> Result<String> {
     let (name, count, ms, device) = match what {
         Bench::TrainStep { config, batch, repeat, forward_only } => {
             let text = std::fs::read_to_string(config).with_context(|| format!("`{}` cannot be read", config.display()))?;
-            let network: NetworkConfig = serde_json::from_str(&text).with_context(|| format!("`{}` is no network configuration", config.display()))?;
+            let network: NetworkConfig =
+                serde_json::from_str(&text).with_context(|| format!("`{}` is no network configuration", config.display()))?;
             let ms = train_step(&network, *batch, *repeat, *forward_only)?;
             (if *forward_only { "forward" } else { "train-step" }, *batch, ms, Device::Cpu)
         }
         Bench::Sample { model, count, repeat, device } => {
             let bundle = crate::train::read_bundle(model)?;
-            let request = Request { count: *count, seed: 0, labels: Labels::Each, sampler: None, steps: None, guidance: None, device: *device };
+            let request =
+                Request { count: *count, seed: 0, labels: Labels::Each, sampler: None, steps: None, guidance: None, device: *device };
             let ms = time(*repeat, || sample::draw(&bundle, &request, |_| {}).map(|_| ()))?;
             ("sample", *count, ms, *device)
         }

@@ -117,7 +117,9 @@ pub fn load(run: &Path, names: &[(&str, usize)]) -> Result<Option<State>> {
         return Ok(None);
     }
     let data = std::fs::read(&path).with_context(|| format!("`{}` cannot be read", path.display()))?;
-    parse(&data, names).with_context(|| format!("`{}` is no state of this run; remove the run directory to start anew", path.display())).map(Some)
+    parse(&data, names)
+        .with_context(|| format!("`{}` is no state of this run; remove the run directory to start anew", path.display()))
+        .map(Some)
 }
 
 fn parse(data: &[u8], names: &[(&str, usize)]) -> Result<State> {

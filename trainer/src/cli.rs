@@ -214,8 +214,15 @@ fn run_sample(a: Sample) -> Result<ExitCode> {
         bail!("`--out`: found {}, expected a name ending in .png or .npy", a.out.display());
     }
     let bundle = train::read_bundle(&a.model)?;
-    let request =
-        Request { count: a.count, seed: a.seed, labels: a.label, sampler: a.sampler, steps: a.steps, guidance: a.guidance, device: a.device };
+    let request = Request {
+        count: a.count,
+        seed: a.seed,
+        labels: a.label,
+        sampler: a.sampler,
+        steps: a.steps,
+        guidance: a.guidance,
+        device: a.device,
+    };
     let start = std::time::Instant::now();
     let mut images = sample::draw(&bundle, &request, |_| {})?;
     sample::clamp(&bundle.meta, &mut images);
@@ -274,7 +281,13 @@ fn info(file: &Path, json: bool) -> Result<ExitCode> {
     }
     println!("{} ({})", m.name, m.training.method);
     println!("  file      {} bytes, sha256 {}", std::fs::metadata(file)?.len(), bundle.sha256);
-    println!("  image     {}x{}, {} channels; classes: {}", m.image.width, m.image.height, m.image.channels, if m.classes.is_empty() { "none".into() } else { m.classes.join(", ") });
+    println!(
+        "  image     {}x{}, {} channels; classes: {}",
+        m.image.width,
+        m.image.height,
+        m.image.channels,
+        if m.classes.is_empty() { "none".into() } else { m.classes.join(", ") }
+    );
     for g in &bundle.graphs {
         println!("  network   {} parameters, {:.3} M MACs an image, {} operations", g.param_count(), g.macs() as f64 / 1e6, g.nodes.len());
     }

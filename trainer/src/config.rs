@@ -211,7 +211,13 @@ fn set(table: &mut toml::Table, item: &str) -> Result<()> {
 
 impl RunConfig {
     fn check(&self) -> Result<()> {
-        let positive = [("batch", self.batch as u64), ("images", self.images), ("log.stats", self.log.stats), ("log.grid", self.log.grid), ("log.state", self.log.state)];
+        let positive = [
+            ("batch", self.batch as u64),
+            ("images", self.images),
+            ("log.stats", self.log.stats),
+            ("log.grid", self.log.grid),
+            ("log.state", self.log.state),
+        ];
         if let Some((key, _)) = positive.iter().find(|p| p.1 == 0) {
             bail!("`{key}`: found 0, expected at least 1");
         }

@@ -17,7 +17,14 @@ mod with_wgpu {
     ///
     /// # Errors
     /// If there is no adapter, or the engine cannot run the network.
-    pub fn draw(bundle: &Bundle, lowered: &Lowered, seed: u64, labels: &[u32], null: u32, mut progress: impl FnMut(usize)) -> Result<Vec<f32>> {
+    pub fn draw(
+        bundle: &Bundle,
+        lowered: &Lowered,
+        seed: u64,
+        labels: &[u32],
+        null: u32,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Vec<f32>> {
         let engine = block_on(Engine::new(Options::default()))?;
         let info = engine.info();
         eprintln!("drawing on {} ({}{})", info.name, info.backend, if info.is_fallback { ", a software adapter" } else { "" });

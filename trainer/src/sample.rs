@@ -106,7 +106,10 @@ pub fn draw(bundle: &Bundle, r: &Request, mut progress: impl FnMut(usize)) -> Re
     if let (Labels::One(l), classes) = (r.labels, meta.classes.len())
         && l as usize >= classes
     {
-        bail!("`--label`: found {l}, expected {}", if classes == 0 { "none for a model without classes".into() } else { format!("0 to {}", classes - 1) });
+        bail!(
+            "`--label`: found {l}, expected {}",
+            if classes == 0 { "none for a model without classes".into() } else { format!("0 to {}", classes - 1) }
+        );
     }
     let program = meta.draw_program(r.sampler, r.steps, r.guidance)?;
     let lowered = denoiser::lower(&program, &meta.spec())?;

@@ -264,7 +264,11 @@ struct Log {
 impl Log {
     fn open(run: &Path, images_seen: u64) -> Result<Log> {
         let path = run.join("log.txt");
-        let text = std::fs::OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("`{}` cannot be written", path.display()))?;
+        let text = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("`{}` cannot be written", path.display()))?;
         Ok(Log { text, stats: StatsWriter::open(&run.join("stats.jsonl"), images_seen)?, events: EventWriter::create(run, images_seen)? })
     }
 

@@ -1,8 +1,6 @@
 //! What must hold for a bundle whose fields all have the right types: the same checks on reading and on writing.
 
-use super::{
-    BundleError, GuidanceRange, MAX_CHANNELS, MAX_EDGE, MAX_GUIDANCE, MAX_PARAMS, MAX_STEPS, Meta, SamplerSpec, VERSION, json,
-};
+use super::{BundleError, GuidanceRange, MAX_CHANNELS, MAX_EDGE, MAX_GUIDANCE, MAX_PARAMS, MAX_STEPS, Meta, SamplerSpec, VERSION, json};
 use crate::graph::{Graph, NetworkConfig};
 use crate::program::Sampler;
 
@@ -51,11 +49,9 @@ pub(super) fn meta(m: &Meta) -> Result<Vec<Graph>> {
     }
     m.spec().validate().map_err(|e| match e {
         crate::Error::Config { key, found, expected } => BundleError::Field { path: format!("limbeck.{key}"), found, expected },
-        other => BundleError::Field {
-            path: "limbeck".into(),
-            found: "a schedule and a parameterization".into(),
-            expected: other.to_string(),
-        },
+        other => {
+            BundleError::Field { path: "limbeck".into(), found: "a schedule and a parameterization".into(), expected: other.to_string() }
+        }
     })?;
     guidance(m)?;
     samplers(m)?;
@@ -78,11 +74,8 @@ fn graphs(m: &Meta) -> Result<Vec<Graph>> {
             "all classifiers or none",
         )?;
         let graph = config.build().map_err(|e| BundleError::Network { network, problem: e.to_string() })?;
-        params = graph
-            .params
-            .iter()
-            .map(|p| p.shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64)))
-            .fold(params, u64::saturating_add);
+        params =
+            graph.params.iter().map(|p| p.shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64))).fold(params, u64::saturating_add);
         if params > MAX_PARAMS {
             return Err(BundleError::TooManyParams { found: params, max: MAX_PARAMS });
         }
@@ -101,11 +94,7 @@ fn shapes(m: &Meta, network: usize, graph: &Graph) -> Result<()> {
     }
     if m.is_classifier() {
         let [found, _, _] = graph.output_shape();
-        return if found == m.classes.len() {
-            Ok(())
-        } else {
-            Err(BundleError::Classes { network, found, expected: m.classes.len() })
-        };
+        return if found == m.classes.len() { Ok(()) } else { Err(BundleError::Classes { network, found, expected: m.classes.len() }) };
     }
     if graph.output_shape() != expected {
         return wrong("output", graph.output_shape());
@@ -124,12 +113,7 @@ fn shapes(m: &Meta, network: usize, graph: &Graph) -> Result<()> {
 fn guidance(m: &Meta) -> Result<()> {
     let Some(GuidanceRange { min, max, default }) = m.guidance else { return Ok(()) };
     let sound = 0.0 <= min && min <= default && default <= max && max <= MAX_GUIDANCE;
-    ensure(
-        sound,
-        "guidance",
-        || format!("{min} to {max}, default {default}"),
-        &format!("0 <= min <= default <= max <= {MAX_GUIDANCE}"),
-    )?;
+    ensure(sound, "guidance", || format!("{min} to {max}, default {default}"), &format!("0 <= min <= default <= max <= {MAX_GUIDANCE}"))?;
     ensure(
         m.null_label.is_some() || m.guidance_input,
         "guidance",
@@ -174,12 +158,7 @@ fn golden(m: &Meta) -> Result<()> {
     let found = || g.label.map_or("none".into(), |l| l.to_string());
     match g.label {
         Some(l) => ensure((l as usize) < labels, "golden.label", found, &format!("a label below {labels}"))?,
-        None => ensure(
-            labels == 0 || m.null_label.is_some(),
-            "golden.label",
-            found,
-            "a label: the model has classes and no null label",
-        )?,
+        None => ensure(labels == 0 || m.null_label.is_some(), "golden.label", found, "a label: the model has classes and no null label")?,
     }
     resolve(m, Some(g.sampler), Some(g.steps), Some(g.guidance))
         .map(|_| ())
@@ -187,12 +166,7 @@ fn golden(m: &Meta) -> Result<()> {
 }
 
 /// See [`Meta::resolve`].
-pub(super) fn resolve(
-    m: &Meta,
-    sampler: Option<Sampler>,
-    steps: Option<usize>,
-    guidance: Option<f64>,
-) -> Result<(Sampler, usize, f64)> {
+pub(super) fn resolve(m: &Meta, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<f64>) -> Result<(Sampler, usize, f64)> {
     let no = |what, found, supported| Err(BundleError::Unsupported { what, found, supported });
     let all = || m.samplers.iter().map(|s| format!("{} with {}", s.sampler, offered(s))).collect::<Vec<_>>().join("; ");
     let found = m.samplers.iter().find(|s| sampler.is_none_or(|want| want == s.sampler));
@@ -226,9 +200,5 @@ fn within(field: &str, n: usize, min: usize, max: usize, unit: &str) -> Result<(
 }
 
 fn ensure(holds: bool, field: &str, found: impl Fn() -> String, expected: &str) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(BundleError::Field { path: format!("limbeck.{field}"), found: found(), expected: expected.into() })
-    }
+    if holds { Ok(()) } else { Err(BundleError::Field { path: format!("limbeck.{field}"), found: found(), expected: expected.into() }) }
 }

@@ -23,11 +23,9 @@ pub(super) fn meta(text: &str) -> Result<(Meta, Value)> {
     }
     let configs: Vec<Value> = o.take("networks")?;
     let first = configs.first().cloned().unwrap_or(Value::Null);
-    let networks =
-        configs.into_iter().enumerate().map(|(i, v)| network(&format!("limbeck.networks[{i}]"), v)).collect::<Result<_>>()?;
+    let networks = configs.into_iter().enumerate().map(|(i, v)| network(&format!("limbeck.networks[{i}]"), v)).collect::<Result<_>>()?;
     let samplers: Vec<Value> = o.take("samplers")?;
-    let samplers =
-        samplers.into_iter().enumerate().map(|(i, v)| sampler(&format!("limbeck.samplers[{i}]"), v)).collect::<Result<_>>()?;
+    let samplers = samplers.into_iter().enumerate().map(|(i, v)| sampler(&format!("limbeck.samplers[{i}]"), v)).collect::<Result<_>>()?;
     let meta = Meta {
         version: VERSION,
         name: o.take("name")?,
@@ -88,8 +86,7 @@ fn guidance(path: &str, value: Value) -> Result<GuidanceRange> {
 
 fn image(path: &str, value: Value) -> Result<ImageSpec> {
     let mut o = Object::new(path, value)?;
-    let i =
-        ImageSpec { channels: o.take("channels")?, height: o.take("height")?, width: o.take("width")?, range: o.take("range")? };
+    let i = ImageSpec { channels: o.take("channels")?, height: o.take("height")?, width: o.take("width")?, range: o.take("range")? };
     o.finish()?;
     Ok(i)
 }

@@ -1,6 +1,9 @@
 //! Scaled dot-product attention over the pixels of a map, forward and gradient. Maps are `[channels][n][pixels]`.
 
-#![expect(clippy::extra_unused_type_parameters, reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set")]
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set"
+)]
 
 use super::matmul::{Mat, matmul};
 use super::simd::{Simd, dispatch, exp};

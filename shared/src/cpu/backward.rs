@@ -97,7 +97,18 @@ impl Exec {
         self.pool.give(buffer);
     }
 
-    fn backward_chunk(&self, plan: &Backward, theta: &[f32], packed: &[f32], tape: &Tape, chunk: &Chunk, dy: &[f32], mut dtheta: Option<&mut Vec<f32>>, grads: &mut [f32], s: &mut Scratch) {
+    fn backward_chunk(
+        &self,
+        plan: &Backward,
+        theta: &[f32],
+        packed: &[f32],
+        tape: &Tape,
+        chunk: &Chunk,
+        dy: &[f32],
+        mut dtheta: Option<&mut Vec<f32>>,
+        grads: &mut [f32],
+        s: &mut Scratch,
+    ) {
         let g = &self.graph;
         let (n, first) = (chunk.images.len(), chunk.images.start);
         let layout = &self.forward[tape.keep as usize];

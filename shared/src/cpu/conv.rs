@@ -183,7 +183,16 @@ pub fn pack_backward(stride: usize, c_out: usize, c_in: usize, w: &[f32], out: &
 /// `y = conv(x) + bias[c] + channel_bias[c][image] + residual`.
 ///
 /// `x [c_in][n][h w]`, `packed` from [`pack_forward`], `channel_bias [c_out][n]`, `residual` and `y [c_out][n][oh ow]`.
-pub fn forward(g: &Geometry, x: &[f32], packed: &[f32], bias: &[f32], channel_bias: Option<&[f32]>, residual: Option<&[f32]>, y: &mut [f32], s: &mut Scratch) {
+pub fn forward(
+    g: &Geometry,
+    x: &[f32],
+    packed: &[f32],
+    bias: &[f32],
+    channel_bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    y: &mut [f32],
+    s: &mut Scratch,
+) {
     let planes = grow(&mut s.x, g.c_in * g.plane_len() + SLACK);
     g.pad_input(x, planes);
     g.input_offsets(&mut s.offsets);

@@ -92,7 +92,16 @@ pub fn time_features(t: f32, dim: usize, features: &TimeFeatures, frequencies: &
 }
 
 impl Exec {
-    pub(super) fn forward_chunk(&self, layout: &Layout, theta: &[f32], packed: &[f32], x: &[f32], cond: Cond<'_>, chunk: &mut Chunk, s: &mut Scratch) {
+    pub(super) fn forward_chunk(
+        &self,
+        layout: &Layout,
+        theta: &[f32],
+        packed: &[f32],
+        x: &[f32],
+        cond: Cond<'_>,
+        chunk: &mut Chunk,
+        s: &mut Scratch,
+    ) {
         let g = &self.graph;
         let n = chunk.images.len();
         let first = chunk.images.start;
@@ -155,7 +164,19 @@ impl Exec {
                                 }
                             }
                         }
-                        matmul(*out, c_in, n * area, param(0), Mat::rows(c_in), input(0), Mat::rows(n * area), y, Mat::rows(n * area), true, 1.0);
+                        matmul(
+                            *out,
+                            c_in,
+                            n * area,
+                            param(0),
+                            Mat::rows(c_in),
+                            input(0),
+                            Mat::rows(n * area),
+                            y,
+                            Mat::rows(n * area),
+                            true,
+                            1.0,
+                        );
                     }
                 }
                 Op::Attention { .. } => attention::forward(&attention_shape(node, n), input(0), input(1), input(2), y, &mut s.work),

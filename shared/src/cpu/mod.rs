@@ -157,7 +157,11 @@ impl Exec {
                 }
                 Op::Conv2d { kernel: 3, out, stride, pad, .. } => {
                     if !matches!((stride, pad), (1, [1, 1]) | (2, [1, 1]) | (2, [0, 1])) {
-                        return Err(Error::config("conv2d", format!("stride {stride}, padding {pad:?}"), "stride 1 or 2 with padding 1, or stride 2 with padding [0, 1]"));
+                        return Err(Error::config(
+                            "conv2d",
+                            format!("stride {stride}, padding {pad:?}"),
+                            "stride 1 or 2 with padding 1, or stride 2 with padding [0, 1]",
+                        ));
                     }
                     let c_in = graph.nodes[node.inputs[0]].shape[0];
                     packed[id] = packed_len;
@@ -166,7 +170,11 @@ impl Exec {
                 }
                 Op::Conv2d { kernel: 1, stride: 1, pad: [0, 0], .. } => {}
                 Op::Conv2d { kernel, stride, pad, .. } => {
-                    return Err(Error::config("conv2d", format!("kernel {kernel}, stride {stride}, padding {pad:?}"), "kernel 3, or kernel 1 with stride 1 and no padding"));
+                    return Err(Error::config(
+                        "conv2d",
+                        format!("kernel {kernel}, stride {stride}, padding {pad:?}"),
+                        "kernel 3, or kernel 1 with stride 1 and no padding",
+                    ));
                 }
                 Op::Attention { .. } => {
                     let i = &node.inputs;
@@ -252,7 +260,16 @@ impl Exec {
         self.forward_into(theta, x, n, cond, Keep::Nothing, out, features).map(|_| ())
     }
 
-    fn forward_into(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>, keep: Keep, out: &mut [f32], features: Option<&mut [f32]>) -> Result<Tape> {
+    fn forward_into(
+        &self,
+        theta: &[f32],
+        x: &[f32],
+        n: usize,
+        cond: Cond<'_>,
+        keep: Keep,
+        out: &mut [f32],
+        features: Option<&mut [f32]>,
+    ) -> Result<Tape> {
         self.check(theta, x, n, cond)?;
         let out_len = self.graph.output_shape().iter().product::<usize>();
         let feature_len = self.graph.features.map_or(0, |f| self.graph.nodes[f].shape.iter().product::<usize>());

@@ -3,7 +3,10 @@
 //! `z = (x - mean) rstd w + b`, then `z (1 + scale) + shift`, then `z sigmoid(z)`. A group of one image is read twice (moments,
 //! result) while it is in the first-level cache; the backward pass recomputes `z` instead of storing it.
 
-#![expect(clippy::extra_unused_type_parameters, reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set")]
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set"
+)]
 
 use super::simd::{Simd, dispatch, sigmoid};
 

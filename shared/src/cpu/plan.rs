@@ -131,10 +131,8 @@ pub fn backward(graph: &Graph, input: bool, params: bool) -> Backward {
         }
     }
     let needs: Vec<bool> = (0..=last).map(|i| needs[i] && written[i]).collect();
-    let claims = (0..=last)
-        .filter(|&i| needs[i])
-        .map(|i| Claim { node: i, size: size(graph, i), birth: birth[i], death: last - i })
-        .collect();
+    let claims =
+        (0..=last).filter(|&i| needs[i]).map(|i| Claim { node: i, size: size(graph, i), birth: birth[i], death: last - i }).collect();
     Backward { layout: place(last + 1, claims), needs, add }
 }
 
@@ -144,9 +142,16 @@ mod tests {
     use crate::graph::{NetworkConfig, mlp::MlpConfig};
 
     fn graph() -> Graph {
-        NetworkConfig::Mlp(MlpConfig { dim: 2, hidden: 32, layers: 3, num_class_embeds: Some(4), limbeck_second_time: true, limbeck_guidance_input: false })
-            .build()
-            .unwrap()
+        NetworkConfig::Mlp(MlpConfig {
+            dim: 2,
+            hidden: 32,
+            layers: 3,
+            num_class_embeds: Some(4),
+            limbeck_second_time: true,
+            limbeck_guidance_input: false,
+        })
+        .build()
+        .unwrap()
     }
 
     #[test]

@@ -40,7 +40,11 @@ dispatch! {
 #[inline(always)]
 fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: usize, out: &mut [f32], ld: usize) {
     // Accumulators and operands of a tile fill the register file: 8 x 2 vectors of 32 registers, 8 x 1 of 16.
-    if S::MANY_REGISTERS { product_tiles::<S, 2>(m, w, offsets, x, len, out, ld) } else { product_tiles::<S, 1>(m, w, offsets, x, len, out, ld) }
+    if S::MANY_REGISTERS {
+        product_tiles::<S, 2>(m, w, offsets, x, len, out, ld)
+    } else {
+        product_tiles::<S, 1>(m, w, offsets, x, len, out, ld)
+    }
 }
 
 #[inline(always)]
@@ -98,11 +102,23 @@ dispatch! {
 #[inline(always)]
 fn correlate_body<S: Simd>(m: usize, dy: &[f32], ld: usize, offsets: &[u32], x: &[f32], len: usize, dw: &mut [f32]) {
     // Rows of dy by taps, again to fill the registers.
-    if S::MANY_REGISTERS { correlate_tiles::<S, 4, 6>(m, dy, ld, offsets, x, len, dw) } else { correlate_tiles::<S, 3, 3>(m, dy, ld, offsets, x, len, dw) }
+    if S::MANY_REGISTERS {
+        correlate_tiles::<S, 4, 6>(m, dy, ld, offsets, x, len, dw)
+    } else {
+        correlate_tiles::<S, 3, 3>(m, dy, ld, offsets, x, len, dw)
+    }
 }
 
 #[inline(always)]
-fn correlate_tiles<S: Simd, const CM: usize, const CK: usize>(m: usize, dy: &[f32], ld: usize, offsets: &[u32], x: &[f32], len: usize, dw: &mut [f32]) {
+fn correlate_tiles<S: Simd, const CM: usize, const CK: usize>(
+    m: usize,
+    dy: &[f32],
+    ld: usize,
+    offsets: &[u32],
+    x: &[f32],
+    len: usize,
+    dw: &mut [f32],
+) {
     let k = offsets.len();
     let reach = len.next_multiple_of(S::LANES);
     assert!(dy.len() >= (m - 1) * ld + reach && dw.len() >= m * k);

@@ -30,7 +30,12 @@ pub struct MlpConfig {
 /// # Errors
 /// [`Error::Config`] names the key out of range.
 pub fn build(c: &MlpConfig) -> Result<Graph> {
-    for (key, n, max) in [("dim", c.dim, 64), ("hidden", c.hidden, 4096), ("layers", c.layers, 32), ("num_class_embeds", c.num_class_embeds.unwrap_or(1), 100_000)] {
+    for (key, n, max) in [
+        ("dim", c.dim, 64),
+        ("hidden", c.hidden, 4096),
+        ("layers", c.layers, 32),
+        ("num_class_embeds", c.num_class_embeds.unwrap_or(1), 100_000),
+    ] {
         if n == 0 || n > max {
             return Err(Error::config(key, n, format!("1 to {max}")));
         }
@@ -45,7 +50,11 @@ pub fn build(c: &MlpConfig) -> Result<Graph> {
         g.add(Op::Linear { out }, &[x], &[w, b])
     };
     let mut emb = None;
-    let inputs = [(true, "time", 1.0), (c.limbeck_second_time, "limbeck_second_time", super::unet::EXTRA_TIME_SCALE), (c.limbeck_guidance_input, "limbeck_guidance", super::unet::EXTRA_TIME_SCALE)];
+    let inputs = [
+        (true, "time", 1.0),
+        (c.limbeck_second_time, "limbeck_second_time", super::unet::EXTRA_TIME_SCALE),
+        (c.limbeck_guidance_input, "limbeck_guidance", super::unet::EXTRA_TIME_SCALE),
+    ];
     for (slot, (_, name, scale)) in inputs.into_iter().filter(|i| i.0).enumerate() {
         let features = TimeFeatures::Positional { flip_sin_to_cos: true, freq_shift: 0.0, scale };
         let t = g.add(Op::TimeEmbed { slot, dim: c.hidden, features }, &[], &[])?;

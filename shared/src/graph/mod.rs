@@ -76,7 +76,10 @@ impl Param {
 /// Everything needed to rebuild a graph; what a bundle stores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "_class_name")]
-#[allow(clippy::large_enum_variant, reason = "one configuration a model: its size does not matter, and a box would be in every reader's way")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one configuration a model: its size does not matter, and a box would be in every reader's way"
+)]
 pub enum NetworkConfig {
     /// diffusers' U-Net.
     #[serde(rename = "UNet2DModel")]
@@ -165,9 +168,7 @@ impl Graph {
     }
 
     fn infer(&self, op: &Op, inputs: &[NodeId]) -> Result<Shape> {
-        let bad = |found: String, expected: &str| {
-            Err(Error::Config { key: op.name().into(), found, expected: expected.into() })
-        };
+        let bad = |found: String, expected: &str| Err(Error::Config { key: op.name().into(), found, expected: expected.into() });
         let arity = match op {
             Op::Input | Op::TimeEmbed { .. } | Op::LabelEmbed { .. } => 0,
             Op::Linear { .. } | Op::Silu | Op::Upsample2x | Op::MeanPool | Op::DivideByTime { .. } => 1,
@@ -223,7 +224,10 @@ impl Graph {
             }
             Op::Attention { heads } => {
                 if s(0) != s(1) || s(0) != s(2) || *heads == 0 || s(0)[0] % heads != 0 {
-                    return bad(format!("{:?}, {:?}, {:?} and {heads} heads", s(0), s(1), s(2)), "equal maps whose channels the heads divide");
+                    return bad(
+                        format!("{:?}, {:?}, {:?} and {heads} heads", s(0), s(1), s(2)),
+                        "equal maps whose channels the heads divide",
+                    );
                 }
                 s(0)
             }

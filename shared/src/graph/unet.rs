@@ -349,11 +349,7 @@ impl Builder<'_> {
         let time = self.linear(&format!("{name}.time_emb_proj"), self.emb, emb_dim, time_out, Init::FanIn(emb_dim))?;
         let h = self.conv(&format!("{name}.conv1"), h, out, 3, 1, [1, 1], (!scale_shift).then_some(time), None)?;
         let h = self.norm(&format!("{name}.norm2"), h, scale_shift.then_some(time), true)?;
-        let residual = if channels == out {
-            x
-        } else {
-            self.conv(&format!("{name}.conv_shortcut"), x, out, 1, 1, [0, 0], None, None)?
-        };
+        let residual = if channels == out { x } else { self.conv(&format!("{name}.conv_shortcut"), x, out, 1, 1, [0, 0], None, None)? };
         self.conv(&format!("{name}.conv2"), h, out, 3, 1, [1, 1], None, Some(residual))
     }
 

@@ -25,10 +25,7 @@ fn everything_in_one_link() {
     assert_eq!(link.models[0].source.as_ref().unwrap().id(), Some("fashion-boot"));
     assert_eq!(link.models[1].source.as_ref().unwrap().url(), Some("https://example.org:8443/a%20b/t.safetensors?x=1&y=2"));
     assert_eq!((link.models[0].sampler, link.models[1].steps), (Some(Sampler::OneStep), Some(18)));
-    assert_eq!(
-        (link.seed, link.count, link.class, link.guidance, link.view),
-        (u64::MAX, 64, Class::Index(3), Some(1.5), View::Compare)
-    );
+    assert_eq!((link.seed, link.count, link.class, link.guidance, link.view), (u64::MAX, 64, Class::Index(3), Some(1.5), View::Compare));
     assert_eq!(link.unknown(), ["theme=dark", "flag"]);
     assert_eq!(link.to_fragment(), text);
     assert_eq!(clean(&format!("#{text}")), link);
@@ -208,16 +205,7 @@ fn link() -> impl Strategy<Value = Link> {
     // Not a known key: those have no upper-case letters.
     let unknown = prop::collection::vec("[A-Z%]{1,5}(=[A-Za-z0-9%+=?/:.-]{0,10})?", 0..4);
     ([choice(), choice()], seed, 1..=MAX_COUNT, class, guidance, view, unknown).prop_map(
-        |(models, seed, count, class, guidance, view, unknown)| Link {
-            version: 1,
-            models,
-            seed,
-            count,
-            class,
-            guidance,
-            view,
-            unknown,
-        },
+        |(models, seed, count, class, guidance, view, unknown)| Link { version: 1, models, seed, count, class, guidance, view, unknown },
     )
 }
 

@@ -132,10 +132,8 @@ impl CustomOp2 for NetworkOp {
         let candle_core::Storage::Cpu(storage) = &*storage else {
             candle_core::bail!("the CPU interpreter was given parameters on another device");
         };
-        let gradients = self
-            .exec
-            .backward(values(storage, layout)?, &tape, &dy, x.track_op(), theta.track_op())
-            .map_err(candle_core::Error::wrap)?;
+        let gradients =
+            self.exec.backward(values(storage, layout)?, &tape, &dy, x.track_op(), theta.track_op()).map_err(candle_core::Error::wrap)?;
         let dx = gradients.dx.map(|v| Tensor::from_vec(v, x.shape(), &Device::Cpu)).transpose()?;
         let dtheta = gradients.dtheta.map(|v| Tensor::from_vec(v, theta.shape(), &Device::Cpu)).transpose()?;
         Ok((dx, dtheta))

@@ -114,7 +114,9 @@ impl Boot {
         if !(config.delta > 0.0 && config.delta <= 0.5) {
             bail!("`method.delta`: found {}, expected a step in (0, 0.5]", config.delta);
         }
-        let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) = (teacher.meta.parameterization, teacher.meta.schedule) else {
+        let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) =
+            (teacher.meta.parameterization, teacher.meta.schedule)
+        else {
             bail!("`teacher`: found {:?} on {:?}, expected an EDM model", teacher.meta.parameterization, teacher.meta.schedule);
         };
         if teacher.meta.second_time || teacher.meta.guidance_input || teacher.graphs.len() != 1 {
@@ -163,10 +165,8 @@ impl Boot {
     fn signal(&self, net: &Network, eps: &Tensor, target: &[f64], labels: &[u32], guidance: &[f64]) -> Result<Tensor> {
         let Adapter { c_in, c_skip, c_out } = edm_adapter(1.0, self.sigma_max, self.sigma_data);
         let level = (self.sigma_max.ln() / 4.0) as f32;
-        let times: Vec<f32> = (0..target.len())
-            .flat_map(|i| [Some(level), Some(target[i] as f32), guidance.get(i).map(|&w| w as f32)])
-            .flatten()
-            .collect();
+        let times: Vec<f32> =
+            (0..target.len()).flat_map(|i| [Some(level), Some(target[i] as f32), guidance.get(i).map(|&w| w as f32)]).flatten().collect();
         let f = net.forward(&(eps * (c_in * self.sigma_max))?, &times, labels)?;
         Ok(((f * c_out)? + (eps * (c_skip * self.sigma_max))?)?)
     }

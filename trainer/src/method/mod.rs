@@ -134,7 +134,11 @@ pub(crate) fn class_names(data: Option<&dyn Dataset>, classes: usize, null: bool
         _ => (0..named).map(|i| i.to_string()).collect(),
     };
     if names.len() != named {
-        bail!("`num_class_embeds`: found {classes}, expected {} (the data set's classes{})", names.len() + usize::from(null), if null { " and the null label" } else { "" });
+        bail!(
+            "`num_class_embeds`: found {classes}, expected {} (the data set's classes{})",
+            names.len() + usize::from(null),
+            if null { " and the null label" } else { "" }
+        );
     }
     Ok(names)
 }

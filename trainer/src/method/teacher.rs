@@ -69,7 +69,11 @@ impl Teacher {
         }
         let graph = network.build()?;
         if config.label_dropout > 0.0 && graph.classes < 2 {
-            bail!("`method.label_dropout`: found {} for {} classes, expected 0 for an unconditional network", config.label_dropout, graph.classes);
+            bail!(
+                "`method.label_dropout`: found {} for {} classes, expected 0 for an unconditional network",
+                config.label_dropout,
+                graph.classes
+            );
         }
         Ok(Teacher { config: config.clone(), network: network.clone(), exec: Arc::new(Exec::new(graph)?), name: name.to_string() })
     }

@@ -75,17 +75,12 @@ fn versions() {
     // Whatever else a later version holds, its number is what is reported.
     let later = r#"{"__metadata__":{"limbeck":"{\"version\": 18446744073709551615, \"new\": []}"}}"#;
     assert_eq!(read(&joined(later, b"")).unwrap_err(), BundleError::Version { found: u64::MAX, expected: 1 });
-    assert_eq!(
-        write(&Meta { version: 3, ..mlp() }, &weights(&mlp())).unwrap_err(),
-        BundleError::Version { found: 3, expected: 1 }
-    );
+    assert_eq!(write(&Meta { version: 3, ..mlp() }, &weights(&mlp())).unwrap_err(), BundleError::Version { found: 3, expected: 1 });
 }
 
 #[test]
 fn fields_are_named_by_path() {
-    let BundleError::Field { path, found, expected } = damage("/training/seconds", json!("long")) else {
-        panic!("another error")
-    };
+    let BundleError::Field { path, found, expected } = damage("/training/seconds", json!("long")) else { panic!("another error") };
     assert_eq!((path.as_str(), found.as_str()), ("limbeck.training.seconds", "\"long\""));
     assert!(expected.contains("f64"), "{expected}");
     for (pointer, value, at) in [
@@ -110,8 +105,7 @@ fn fields_are_named_by_path() {
     {
         let path = format!("limbeck{}.{key}", pointer.replace("/0", "[0]").replace('/', "."));
         let edit = |f: fn(&mut serde_json::Map<String, Value>, &str)| {
-            let limbeck =
-                |h: &mut Value| f(h["__metadata__"]["limbeck"].pointer_mut(pointer).unwrap().as_object_mut().unwrap(), key);
+            let limbeck = |h: &mut Value| f(h["__metadata__"]["limbeck"].pointer_mut(pointer).unwrap().as_object_mut().unwrap(), key);
             read(&edited(&file(&unet()), limbeck)).unwrap_err()
         };
         assert_eq!(edit(|o, k| drop(o.remove(k))), BundleError::MissingField { path: path.clone() });
@@ -127,10 +121,7 @@ fn limits() {
     assert_eq!(damage("/image/height", json!(0)), field("limbeck.image.height", "0", "1 to 1024"));
     assert_eq!(damage("/image/width", json!(1025)), field("limbeck.image.width", "1025", "1 to 1024"));
     assert_eq!(damage("/image/channels", json!(17)), field("limbeck.image.channels", "17", "1 to 16"));
-    assert_eq!(
-        damage("/image/range", json!([1, 1])),
-        field("limbeck.image.range", "[1, 1]", "two finite numbers, the lower first")
-    );
+    assert_eq!(damage("/image/range", json!([1, 1])), field("limbeck.image.range", "[1, 1]", "two finite numbers, the lower first"));
     assert_eq!(damage("/training/seconds", json!(-1)), field("limbeck.training.seconds", "-1", "a finite number, 0 or more"));
     let hash = field("limbeck.training.teacher_sha256", "ABC", "64 lower-case hexadecimal digits");
     assert_eq!(damage("/training/teacher_sha256", json!("ABC")), hash);
@@ -173,17 +164,11 @@ fn labels_and_guidance() {
     assert_eq!(damage("/guidance/max", json!(21)), field("limbeck.guidance", "0 to 21, default 1.5", order));
     let meta = Meta { guidance: unet().guidance, ..mlp() };
     let error = write(&meta, &weights(&mlp())).unwrap_err();
-    assert_eq!(
-        error,
-        field("limbeck.guidance", "a range, but neither null label nor guidance input", "none: guidance needs one of them")
-    );
+    assert_eq!(error, field("limbeck.guidance", "a range, but neither null label nor guidance input", "none: guidance needs one of them"));
     let meta = Meta { classes: vec!["a".into()], ..classifier() };
     assert_eq!(write(&meta, &weights(&meta)).unwrap_err(), BundleError::Classes { network: 0, found: 3, expected: 1 });
     let meta = Meta { samplers: unet().samplers, ..classifier() };
-    assert_eq!(
-        write(&meta, &weights(&meta)).unwrap_err(),
-        field("limbeck.samplers", "2 samplers", "none: classifiers do not draw")
-    );
+    assert_eq!(write(&meta, &weights(&meta)).unwrap_err(), field("limbeck.samplers", "2 samplers", "none: classifiers do not draw"));
     let meta = Meta { networks: vec![unet().networks.remove(0), classifier().networks.remove(0)], ..unet() };
     let mixed = field("limbeck.networks[1]", "classifiers and other networks", "all classifiers or none");
     assert_eq!(write(&meta, &weights(&meta)).unwrap_err(), mixed);
@@ -198,10 +183,7 @@ fn samplers_and_steps() {
         let expected = field("limbeck.samplers[1].steps", &format!("{steps} steps"), "1 to 1000");
         assert_eq!(damage("/samplers/1/default_steps", json!(steps)), expected);
     }
-    assert_eq!(
-        damage("/samplers/0/default_steps", json!(5)),
-        field("limbeck.samplers[0].default_steps", "5", "one of 4, 18 steps")
-    );
+    assert_eq!(damage("/samplers/0/default_steps", json!(5)), field("limbeck.samplers[0].default_steps", "5", "one of 4, 18 steps"));
     assert_eq!(damage("/samplers/1/sampler", json!("heun")), field("limbeck.samplers[1]", "heun", "each sampler once"));
     let error = damage("/samplers/0/sampler", json!("flow_map"));
     assert!(matches!(&error, BundleError::Sampler { path, .. } if path == "limbeck.samplers[0]"), "{error:?}");

@@ -68,16 +68,8 @@ fn mlp() -> Meta {
 }
 
 fn classifier() -> Meta {
-    let config =
-        ClassifierConfig { sample_size: 4, in_channels: 1, channels: vec![4, 8], norm_num_groups: 2, features: 6, classes: 3 };
-    Meta {
-        networks: vec![NetworkConfig::Classifier(config)],
-        samplers: vec![],
-        null_label: None,
-        guidance: None,
-        golden: None,
-        ..unet()
-    }
+    let config = ClassifierConfig { sample_size: 4, in_channels: 1, channels: vec![4, 8], norm_num_groups: 2, features: 6, classes: 3 };
+    Meta { networks: vec![NetworkConfig::Classifier(config)], samplers: vec![], null_label: None, guidance: None, golden: None, ..unet() }
 }
 
 /// Weights that half precision holds exactly.
@@ -188,8 +180,7 @@ fn programs_and_what_is_refused() {
         Err(Error::Bundle(e)) => e,
         other => panic!("{other:?}"),
     };
-    let error =
-        |what, found: &str, supported: &str| BundleError::Unsupported { what, found: found.into(), supported: supported.into() };
+    let error = |what, found: &str, supported: &str| BundleError::Unsupported { what, found: found.into(), supported: supported.into() };
     assert_eq!(refused(Some(Sampler::Renoise), None, None), error("sampler", "renoise", supported));
     assert_eq!(refused(None, Some(5), None), error("steps", "5 with heun", supported));
     assert_eq!(refused(Some(Sampler::Ddim), Some(0), None), error("steps", "0 with ddim", supported));
