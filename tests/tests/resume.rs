@@ -22,13 +22,13 @@ const BOOT: Run = Run {
         "--set",
         "batch=16",
         "--set",
-        "images=12000",
+        "images=4000",
         "--set",
-        "log.stats=700",
+        "log.stats=230",
         "--set",
-        "log.state=1900",
+        "log.state=630",
         "--set",
-        "log.grid=5000",
+        "log.grid=1700",
         "--set",
         "log.grid_images=3",
         "--set",
@@ -38,7 +38,7 @@ const BOOT: Run = Run {
         "--set",
         "method.boundary=0.5",
     ],
-    images: 12_000,
+    images: 4_000,
 };
 
 /// A teacher on points: the order of real data, and a last batch that is not full.
@@ -51,17 +51,17 @@ const TEACHER: Run = Run {
         "--set",
         "micro_batch=40",
         "--set",
-        "images=100000",
+        "images=60000",
         "--set",
         "network.hidden=32",
         "--set",
-        "log.stats=3000",
+        "log.stats=1900",
         "--set",
-        "log.state=11000",
+        "log.state=7000",
         "--set",
         "optimizer.warmup=1000",
     ],
-    images: 100_000,
+    images: 60_000,
 };
 
 /// How a run is disturbed.
@@ -103,8 +103,11 @@ fn disturb(folder: &Path, args: &[&str], run: &Path, at: u64, signal: Signal) ->
     child.wait_with_output().unwrap().into()
 }
 
-/// All of a state but the wall time: tensors by name, and the numbers beside them.
-fn state(run: &Path) -> (Vec<(String, Vec<u8>)>, Vec<(String, String)>) {
+/// Tensors by name, and the numbers beside them.
+type Saved = (Vec<(String, Vec<u8>)>, Vec<(String, String)>);
+
+/// All of a state but the wall time.
+fn state(run: &Path) -> Saved {
     let bytes = std::fs::read(run.join("state.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let mut tensors: Vec<_> = file.tensors().into_iter().map(|(name, t)| (name, t.data().to_vec())).collect();

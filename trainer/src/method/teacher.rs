@@ -61,7 +61,7 @@ impl Teacher {
     /// # Errors
     /// Names the key that does not fit.
     pub fn new(config: &TeacherConfig, network: &NetworkConfig, name: &str) -> Result<Teacher> {
-        if !(config.sigma_data > 0.0) {
+        if config.sigma_data.is_nan() || config.sigma_data <= 0.0 {
             bail!("`method.sigma_data`: found {}, expected a positive number", config.sigma_data);
         }
         if !(0.0..1.0).contains(&config.label_dropout) {
