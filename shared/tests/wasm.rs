@@ -152,7 +152,8 @@ fn a_bundle_written_and_read_back_draws_the_same_images() {
     let pixels = program::run(&lowered, &nets, 11, 0, &[0, 1], 2).unwrap();
     let found: Vec<f32> = pixels.iter().copied().step_by(16).collect();
     assert!(found.iter().zip(PIXELS).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
-    // The second image alone, as a draw that begins there.
+    // The second image alone, as a draw that begins there: the same noise to the bit, products in another order.
     let second = program::run(&lowered, &nets, 11, 1, &[1], 2).unwrap();
-    assert!(second.iter().zip(&pixels[64..]).all(|(a, b)| (a - b).abs() < 1e-5));
+    let apart = second.iter().zip(&pixels[64..]).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(apart < 1e-4, "{apart:e}");
 }

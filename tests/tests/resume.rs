@@ -7,61 +7,23 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A run's configuration: its first arguments, and where it ends.
-struct Run<'a> {
-    args: &'a [&'a str],
+struct Run {
+    args: &'static str,
     images: u64,
 }
 
 /// BOOT on a U-Net. States and lines of statistics fall on different images, so that a resumed run has to know unfinished means.
 const BOOT: Run = Run {
-    args: &[
-        "train",
-        "fashion-boot",
-        "--teacher",
-        "teacher.safetensors",
-        "--set",
-        "batch=16",
-        "--set",
-        "images=4000",
-        "--set",
-        "log.stats=230",
-        "--set",
-        "log.state=630",
-        "--set",
-        "log.grid=1700",
-        "--set",
-        "log.grid_images=3",
-        "--set",
-        "optimizer.warmup=1000",
-        "--set",
-        "method.guidance=[1.0, 3.0]",
-        "--set",
-        "method.boundary=0.5",
-    ],
+    args: "train fashion-boot --teacher teacher.safetensors --set batch=16 --set images=4000 --set log.stats=230 --set log.state=630 \
+           --set log.grid=1700 --set log.grid_images=3 --set optimizer.warmup=1000 --set method.guidance=[1.0,3.0] --set method.boundary=0.5",
     images: 4_000,
 };
 
 /// A teacher on points: the order of real data, and a last batch that is not full.
 const TEACHER: Run = Run {
-    args: &[
-        "train",
-        "toy-teacher",
-        "--set",
-        "batch=96",
-        "--set",
-        "micro_batch=40",
-        "--set",
-        "images=60000",
-        "--set",
-        "network.hidden=32",
-        "--set",
-        "log.stats=1900",
-        "--set",
-        "log.state=7000",
-        "--set",
-        "optimizer.warmup=1000",
-    ],
-    images: 60_000,
+    args: "train toy-teacher --set batch=96 --set micro_batch=40 --set images=60010 --set network.hidden=32 --set log.stats=1900 \
+           --set log.state=7000 --set optimizer.warmup=1000",
+    images: 60_010,
 };
 
 /// How a run is disturbed.
@@ -71,8 +33,8 @@ enum Signal {
     Kill,
 }
 
-fn with_run<'a>(run: &Run<'a>, name: &'a str) -> Vec<&'a str> {
-    run.args.iter().copied().chain(["--run", name]).collect()
+fn with_run<'a>(run: &Run, name: &'a str) -> Vec<&'a str> {
+    run.args.split_whitespace().chain(["--run", name]).collect()
 }
 
 /// The images seen that the last whole line of a run's statistics tells of.
