@@ -85,9 +85,11 @@ export async function until(page, condition, argument) {
 export const done = (page) => until(page, () => document.documentElement.dataset.state === "done");
 export const failed = (page) => until(page, () => document.documentElement.dataset.state === "error");
 
-/** Pixels of a side's last draw, and what it was: `{ pixels, shape, labels, seed, ... }`. */
+/** Pixels of a side's last draw as they are shown, within [-1, 1], and what it was: `{ pixels, shape, labels, seed, ... }`. */
 export async function drawn(page, side = 0) {
   const draw = await page.evaluate((s) => ({ ...limbeck.draw(s), pixels: Array.from(limbeck.pixels(s) ?? []) }), side);
+  // A network may go slightly beyond black and white; canvas and command line cut that off. What is not a number stays so.
+  draw.pixels = draw.pixels.map((v) => Math.min(1, Math.max(-1, v)));
   assert.equal(draw.pixels.length, draw.shape.reduce((a, b) => a * b, 1));
   return draw;
 }

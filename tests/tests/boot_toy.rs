@@ -67,9 +67,9 @@ fn on_a_gaussian_the_student_is_ten_euler_steps() {
     let (std, sigma_data) = (0.5, 0.7);
     let small = ["batch=512", "optimizer.warmup=10000", "network.hidden=32", "network.layers=2"];
     let gaussian = "data.toy={ shape = \"gaussian\", mean = [0.6, -0.3], std = 0.5 }";
-    let teacher = trained(folder.path(), "toy-teacher", &[&small[..], &["images=500000", gaussian]].concat());
+    let teacher = trained(folder.path(), "toy-teacher", &[&small[..], &["images=800000", gaussian]].concat());
     let named = format!("teacher={}", teacher.display());
-    let student = ["batch=512", "optimizer.warmup=10000", "images=600000", "method.delta=0.1", &named];
+    let student = ["batch=512", "optimizer.warmup=10000", "images=1000000", "method.delta=0.1", &named];
     let student = train::read_bundle(&trained(folder.path(), "toy-boot", &student)).unwrap();
     let teacher = train::read_bundle(&teacher).unwrap();
 

@@ -225,7 +225,7 @@ fn run_sample(a: Sample) -> Result<ExitCode> {
     };
     let start = std::time::Instant::now();
     let mut images = sample::draw(&bundle, &request, |_| {})?;
-    sample::clamp(&bundle.meta, &mut images);
+    bundle.meta.image.clamp(&mut images);
     let shape = bundle.meta.image.shape();
     if kind == "png" {
         log::grid::save(&a.out, &images, shape, log::grid::Layout { columns: 10, upscale: a.upscale })?;

@@ -135,7 +135,7 @@ impl Judge {
             }
         })?;
         let seconds = start.elapsed().as_secs_f64();
-        sample::clamp(&bundle.meta, &mut images);
+        bundle.meta.image.clamp(&mut images);
         let labels = sample::labels(&bundle.meta, request.labels, request.count);
         let report = self.report(&images, (!bundle.meta.classes.is_empty()).then_some(&labels), Some(seconds))?;
         Ok(Measured {

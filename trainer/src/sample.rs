@@ -83,14 +83,6 @@ pub struct Request {
     pub device: Device,
 }
 
-/// Brings drawn images into their range, as files and measures want them. Points stay where they are.
-pub fn clamp(meta: &Meta, images: &mut [f32]) {
-    if meta.image.height * meta.image.width > 1 {
-        let [low, high] = meta.image.range.map(|v| v as f32);
-        images.iter_mut().for_each(|v| *v = v.clamp(low, high));
-    }
-}
-
 /// Images in a pass on the CPU: enough for every thread, few enough to stay small.
 const SLICE: usize = 64;
 

@@ -124,6 +124,14 @@ impl ImageSpec {
     pub fn values(&self) -> usize {
         self.channels * self.height * self.width
     }
+    /// Brings drawn images into [`ImageSpec::range`], as files, screens and measures want them: a network overshoots black and
+    /// white a little. Points (height and width 1) stay where they are.
+    pub fn clamp(&self, images: &mut [f32]) {
+        if self.height * self.width > 1 {
+            let [low, high] = self.range.map(|v| v as f32);
+            images.iter_mut().for_each(|v| *v = v.clamp(low, high));
+        }
+    }
 }
 
 /// How the weights were made.

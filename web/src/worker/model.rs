@@ -202,6 +202,7 @@ impl Model {
         };
         let image = self.bundle.meta.image;
         pixels.truncate(n * image.values());
+        image.clamp(&mut pixels);
         let [low, high] = image.range;
         if [low, high] != [-1.0, 1.0] {
             let (scale, low) = (2.0 / (high - low), low);
