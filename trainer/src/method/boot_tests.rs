@@ -124,8 +124,8 @@ fn the_target_lies_between_signal_and_teacher() {
 
 const SIGMA_DATA: f64 = 0.5;
 
-/// A perceptron teacher on points with `classes` classes and a null label, or neither. `noise` is added to its weights; with
-/// `zero` they are all 0, which is the exact denoiser of N(0, SIGMA_DATA^2).
+/// A perceptron teacher on points with `classes` classes and a null label, or neither. With `zero` its weights are all 0, which is
+/// the exact denoiser of N(0, SIGMA_DATA^2).
 fn teacher(classes: usize, zero: bool) -> Bundle {
     let mut network = serde_json::json!({"_class_name": "Mlp", "dim": 2, "hidden": 16, "layers": 2});
     if classes > 0 {
