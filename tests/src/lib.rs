@@ -34,13 +34,14 @@ pub fn limbeck() -> &'static Path {
         if !is_fresh(&path) {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut build = Command::new(cargo);
-            build.args(["build", "--package", "limbeck", "--bin", "limbeck", "--target-dir"]);
+            // All targets, as `scripts/test.sh` builds them: another selection has other features, and would build candle again.
+            build.args(["build", "--all-targets", "--target-dir"]);
             build.arg(profile.parent().expect("a profile's folder has a parent")).current_dir(repository());
             if profile.ends_with("release") {
                 build.arg("--release");
             }
             let status = build.status().expect("cargo cannot be started");
-            assert!(status.success(), "`cargo build --package limbeck` failed; `limbeck` is needed at {}", path.display());
+            assert!(status.success(), "`cargo build --all-targets` failed; `limbeck` is needed at {}", path.display());
         }
         path
     })
