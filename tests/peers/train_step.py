@@ -1,6 +1,6 @@
 """PyTorch's side of the comparison: the same network in diffusers, same batch, loss and optimiser; one JSON line.
 
-    python train_step.py CONFIG.json --batch 64 --repeat 7 [--forward-only]
+    python train_step.py CONFIG.json --batch 64 --repeat 7 [--forward-only] [--precision bf16]
 """
 import argparse, json, resource, statistics, time
 
@@ -13,6 +13,7 @@ parser.add_argument("--batch", type=int, default=64)
 parser.add_argument("--repeat", type=int, default=7)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--forward-only", action="store_true")
+parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
 torch.manual_seed(0)
@@ -35,6 +36,12 @@ label = torch.arange(args.batch) % classes if classes else None
 
 
 def forward():
+    # PyTorch's own way to bf16: weights and sums stay f32, operands of convolutions and products are rounded.
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
+        return network()
+
+
+def network():
     inner = torch.nn.functional.pixel_unshuffle(x, block) if block > 1 else x
     y = model(inner, t, class_labels=label).sample
     return torch.nn.functional.pixel_shuffle(y, block) if block > 1 else y
@@ -46,7 +53,7 @@ def step():
             forward()
         return
     optimizer.zero_grad(set_to_none=True)
-    forward().square().mean().backward()
+    forward().float().square().mean().backward()
     optimizer.step()
 
 

@@ -5,6 +5,7 @@ use crate::optim::Adam;
 use crate::sample::{self, Device, Labels, Request};
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use crate::config::Arithmetic;
 use limbeck_shared::cpu::{Cond, Exec, Keep, threads};
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::rng::{self, Stream};
@@ -28,6 +29,9 @@ pub enum Bench {
         /// Only the forward pass, nothing kept
         #[arg(long)]
         forward_only: bool,
+        /// How convolutions multiply
+        #[arg(long, value_enum, default_value = "f32")]
+        precision: Arithmetic,
     },
     /// Drawing from a bundle
     Sample {
@@ -77,11 +81,11 @@ fn time(repeat: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
 /// If a file cannot be read or the network cannot be built.
 pub fn run(what: &Bench) -> Result<String> {
     let (name, count, ms, device) = match what {
-        Bench::TrainStep { config, batch, repeat, forward_only } => {
+        Bench::TrainStep { config, batch, repeat, forward_only, precision } => {
             let text = std::fs::read_to_string(config).with_context(|| format!("`{}` cannot be read", config.display()))?;
             let network: NetworkConfig =
                 serde_json::from_str(&text).with_context(|| format!("`{}` is no network configuration", config.display()))?;
-            let ms = train_step(&network, *batch, *repeat, *forward_only)?;
+            let ms = train_step(&network, *batch, *repeat, *forward_only, *precision)?;
             (if *forward_only { "forward" } else { "train-step" }, *batch, ms, Device::Cpu)
         }
         Bench::Sample { model, count, repeat, device } => {
@@ -104,7 +108,7 @@ pub fn run(what: &Bench) -> Result<String> {
     .to_string())
 }
 
-fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only: bool) -> Result<f64> {
+fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only: bool, precision: Arithmetic) -> Result<f64> {
     let graph = network.build()?;
     let mut theta = graph.init(0);
     // The zero-initialised layers would let half the gradient be zero; time it as in the middle of a training.
@@ -116,7 +120,7 @@ fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only
     let labels: Vec<u32> = if classes > 0 { (0..batch as u32).map(|k| k % classes as u32).collect() } else { vec![] };
     let mut x = vec![0f32; batch * len];
     rng::normals(0, Stream::Noise, 0, &mut x);
-    let exec = Exec::new(graph)?;
+    let exec = Exec::with_precision(graph, precision.resolve())?;
     let cond = Cond { times: &times, labels: &labels };
     let mut out = vec![0f32; batch * exec.graph().output_shape().iter().product::<usize>()];
     if forward_only {

@@ -3,8 +3,9 @@
 use super::forward::{BlockMap, Values, attention_shape, geometry, norm_shape};
 use super::matmul::{Mat, matmul};
 use super::norm::{self, Affine};
+use super::pack::{Direction, Packed};
 use super::plan::{self, Backward};
-use super::{Chunk, Exec, Keep, Scratch, Tape, attention, conv, for_each_lane, from_chunk, threads, to_chunk};
+use super::{Chunk, Exec, Keep, Precision, Scratch, Tape, attention, conv, for_each_lane, from_chunk, threads, to_chunk};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 
@@ -47,7 +48,7 @@ impl Exec {
             // The output depends on nothing that is differentiated.
             return Ok(Gradients { dx: want_dx.then(|| vec![0.0; n * in_len]), dtheta: want_dtheta.then(|| vec![0.0; g.param_count()]) });
         }
-        let packed = self.pack(theta, 1);
+        let packed = self.pack(theta, Direction::Backward);
         let mut dx = want_dx.then(|| vec![0.0; n * in_len]);
         let lane_count = threads().min(tape.chunks.len()).max(1);
         let mut sums: Vec<Vec<f32>> = (0..if want_dtheta { lane_count } else { 0 })
@@ -80,7 +81,6 @@ impl Exec {
             }
             self.pool.give_scratch(scratch);
         });
-        self.pool.give(packed);
         let mut sums = sums.into_iter();
         let dtheta = sums.next().map(|mut total| {
             for sum in sums {
@@ -101,7 +101,7 @@ impl Exec {
         &self,
         plan: &Backward,
         theta: &[f32],
-        packed: &[f32],
+        packed: &Packed,
         tape: &Tape,
         chunk: &Chunk,
         dy: &[f32],
@@ -173,26 +173,34 @@ impl Exec {
                     let to = norm::Gradients { dx: dx(0), add: add(0), affine, scale_shift: modulation };
                     norm::backward(&o, input(0), moments, a, dy, to, &mut s.work);
                 }
-                Op::Conv2d { out, kernel, channel_bias, residual, .. } => {
+                Op::Conv2d { kernel, channel_bias, residual, .. } => {
                     let area = h * w;
                     if let Some(d) = dtheta.as_deref_mut() {
                         norm::row_sums(dy, n * area, &mut d[g.params[node.params[1]].range()], true);
                     }
                     let weight = g.params[node.params[0]].range();
-                    if *kernel == 3 {
-                        let geo = geometry(g, node, n);
-                        let len = conv::packed_backward_len(geo.c_out, geo.c_in);
-                        let packed = &packed[self.packed[id][1]..][..len];
-                        let dw = dtheta.as_deref_mut().map(|d| (input(0), &mut d[weight]));
-                        conv::backward(&geo, dy, dx(0).map(|d| (d, packed, add(0))), dw, &mut s.conv);
-                    } else {
-                        let c_in = g.nodes[node.inputs[0]].shape[0];
-                        let rows = Mat::rows(n * area);
+                    let geo = geometry(g, node, n);
+                    if (self.precision, *kernel) == (Precision::F32, 1) {
+                        let (row, rows) = (n * area, Mat::rows(n * area));
                         if let Some(d) = dtheta.as_deref_mut() {
-                            matmul(*out, n * area, c_in, dy, rows, input(0), rows.t(), &mut d[weight], Mat::rows(c_in), true, 1.0);
+                            let dw = (&mut d[weight], Mat::rows(geo.c_in));
+                            matmul(geo.c_out, row, geo.c_in, dy, rows, input(0), rows.t(), dw.0, dw.1, true, 1.0);
                         }
                         if let Some(dx) = dx(0) {
-                            matmul(c_in, *out, n * area, param(0), Mat::rows(c_in).t(), dy, rows, dx, rows, add(0), 1.0);
+                            matmul(geo.c_in, geo.c_out, row, param(0), Mat::rows(geo.c_in).t(), dy, rows, dx, rows, add(0), 1.0);
+                        }
+                    } else {
+                        let dw = dtheta.as_deref_mut().map(|d| (input(0), &mut d[weight]));
+                        let dx = dx(0);
+                        match self.precision {
+                            Precision::F32 => {
+                                let packed = packed.single(self, id, Direction::Backward);
+                                conv::single::backward(&geo, dy, dx.map(|d| (d, packed, add(0))), dw, &mut s.conv);
+                            }
+                            Precision::Bf16(parts) => {
+                                let packed = packed.half(self, id, Direction::Backward);
+                                conv::half::backward(parts, &geo, dy, dx.map(|d| (d, packed, add(0))), dw, &mut s.conv);
+                            }
                         }
                     }
                     // In the order of the inputs, which is the order of `add`: they may be one node.

@@ -1,10 +1,11 @@
 //! One chunk forward through the graph.
 
-use super::conv::Geometry;
+use super::conv::{self, Epilogue, Geometry};
 use super::matmul::{Mat, matmul};
 use super::norm::{Affine, Norm};
 use super::plan::Layout;
-use super::{Chunk, Cond, Exec, Scratch, attention, conv, norm, to_chunk};
+use super::pack::{Direction, Packed};
+use super::{Chunk, Cond, Exec, Precision, Scratch, attention, norm, to_chunk};
 use crate::graph::{Graph, Node, Op, TimeFeatures};
 
 /// A chunk's arena: values by node. Nodes live at once lie apart by construction of the layout ([`super::plan`]).
@@ -50,12 +51,15 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Geometry of a 3x3 convolution node.
+/// Geometry of a convolution node.
 pub(super) fn geometry(g: &Graph, node: &Node, n: usize) -> Geometry {
     let [c_in, h, w] = g.nodes[node.inputs[0]].shape;
     let [c_out, oh, ow] = node.shape;
-    let Op::Conv2d { stride, pad, .. } = node.op else { unreachable!("only called for convolutions") };
-    Geometry { n, c_in, c_out, h, w, oh, ow, stride, before: pad[0] }
+    let Op::Conv2d { kernel, stride, pad, .. } = node.op else { unreachable!("only called for convolutions") };
+    if kernel == 1 {
+        return Geometry::pointwise(n, c_in, c_out, h * w);
+    }
+    Geometry { n, c_in, c_out, h, w, oh, ow, kernel, stride, before: pad[0] }
 }
 
 /// Shape of a norm node.
@@ -96,7 +100,7 @@ impl Exec {
         &self,
         layout: &Layout,
         theta: &[f32],
-        packed: &[f32],
+        packed: &Packed,
         x: &[f32],
         cond: Cond<'_>,
         chunk: &mut Chunk,
@@ -145,38 +149,21 @@ impl Exec {
                     let affine = Affine { weight: param(0), bias: param(1), scale_shift: scale_shift.then(|| input(1)) };
                     norm::forward(&norm_shape(node, n), input(0), affine, y, moments);
                 }
-                Op::Conv2d { out, kernel, channel_bias, residual, .. } => {
-                    let cb = channel_bias.then(|| input(1));
-                    let res = residual.then(|| input(node.inputs.len() - 1));
-                    if *kernel == 3 {
-                        let geo = geometry(g, node, n);
-                        let len = conv::packed_forward_len(geo.c_out, geo.c_in);
-                        conv::forward(&geo, input(0), &packed[self.packed[id][0]..][..len], param(1), cb, res, y, &mut s.conv);
-                    } else {
-                        let (c_in, area) = (g.nodes[node.inputs[0]].shape[0], h * w);
-                        for ch in 0..c {
-                            for j in 0..n {
-                                let add = param(1)[ch] + cb.map_or(0.0, |b| b[ch * n + j]);
-                                let at = (ch * n + j) * area;
-                                match res {
-                                    None => y[at..at + area].fill(add),
-                                    Some(r) => y[at..at + area].iter_mut().zip(&r[at..at + area]).for_each(|(y, r)| *y = r + add),
-                                }
-                            }
+                Op::Conv2d { kernel, channel_bias, residual, .. } => {
+                    let e = Epilogue {
+                        bias: param(1),
+                        channel_bias: channel_bias.then(|| input(1)),
+                        residual: residual.then(|| input(node.inputs.len() - 1)),
+                    };
+                    let geo = geometry(g, node, n);
+                    match (self.precision, *kernel) {
+                        (Precision::Bf16(parts), _) => {
+                            conv::half::forward(parts, &geo, input(0), packed.half(self, id, Direction::Forward), e, y, &mut s.conv)
                         }
-                        matmul(
-                            *out,
-                            c_in,
-                            n * area,
-                            param(0),
-                            Mat::rows(c_in),
-                            input(0),
-                            Mat::rows(n * area),
-                            y,
-                            Mat::rows(n * area),
-                            true,
-                            1.0,
-                        );
+                        (Precision::F32, 1) => pointwise(&geo, input(0), param(0), e, y),
+                        (Precision::F32, _) => {
+                            conv::single::forward(&geo, input(0), packed.single(self, id, Direction::Forward), e, y, &mut s.conv)
+                        }
                     }
                 }
                 Op::Attention { .. } => attention::forward(&attention_shape(node, n), input(0), input(1), input(2), y, &mut s.work),
@@ -208,6 +195,20 @@ impl Exec {
             }
         }
     }
+}
+
+/// A 1x1 convolution in f32 as one matrix product.
+fn pointwise(g: &Geometry, x: &[f32], weight: &[f32], e: Epilogue<'_>, y: &mut [f32]) {
+    let (row, area) = (g.n * g.w, g.w);
+    for (i, y) in y.chunks_exact_mut(area).enumerate() {
+        let (c, j) = (i / g.n, i % g.n);
+        let add = e.bias[c] + e.channel_bias.map_or(0.0, |b| b[c * g.n + j]);
+        match e.residual {
+            None => y.fill(add),
+            Some(r) => y.iter_mut().zip(&r[i * area..]).for_each(|(y, r)| *y = r + add),
+        }
+    }
+    matmul(g.c_out, g.c_in, row, weight, Mat::rows(g.c_in), x, Mat::rows(row), y, Mat::rows(row), true, 1.0);
 }
 
 fn upsample(x: &[f32], maps: usize, h: usize, w: usize, y: &mut [f32]) {

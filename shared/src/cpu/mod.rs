@@ -11,9 +11,11 @@ pub mod conv;
 mod forward;
 pub mod matmul;
 pub mod norm;
+mod pack;
 pub mod plan;
 pub mod simd;
 pub mod tap;
+pub mod tiles;
 
 pub use backward::Gradients;
 pub use forward::time_features;
@@ -26,6 +28,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 /// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache.
 const CHUNK_FLOATS: usize = 512 * 1024;
+
+/// How convolutions multiply. Everything else is f32 in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Operands held as one or two bf16, sums in f32: faster where [`tiles::native`], slower than f32 elsewhere.
+    Bf16(conv::half::Parts),
+}
 
 /// One call's conditions, image by image.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +55,8 @@ pub struct Exec {
     /// Per node: where its moments begin (floats per image) if it is a norm.
     moments: Vec<usize>,
     moments_len: usize,
-    /// Per node: where its packed weights begin, forward and backward, if it is a 3x3 convolution.
-    packed: Vec<[usize; 2]>,
-    packed_len: [usize; 2],
+    precision: Precision,
+    places: pack::Places,
     pool: Arc<Pool>,
 }
 
@@ -142,20 +152,27 @@ fn for_each_lane<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
 }
 
 impl Exec {
+    /// Plans the network in f32.
+    ///
+    /// # Errors
+    /// As [`Exec::with_precision`].
+    pub fn new(graph: Graph) -> Result<Exec> {
+        Exec::with_precision(graph, Precision::F32)
+    }
+
     /// Plans the network.
     ///
     /// # Errors
     /// [`Error::Config`] for an operation whose gradient could not tell its inputs apart.
-    pub fn new(graph: Graph) -> Result<Exec> {
+    pub fn with_precision(graph: Graph, precision: Precision) -> Result<Exec> {
         let (mut moments, mut moments_len) = (vec![0; graph.nodes.len()], 0);
-        let (mut packed, mut packed_len) = (vec![[0; 2]; graph.nodes.len()], [0; 2]);
         for (id, node) in graph.nodes.iter().enumerate() {
             match node.op {
                 Op::GroupNorm { groups, .. } => {
                     moments[id] = moments_len;
                     moments_len += 2 * groups;
                 }
-                Op::Conv2d { kernel: 3, out, stride, pad, .. } => {
+                Op::Conv2d { kernel: 3, stride, pad, .. } => {
                     if !matches!((stride, pad), (1, [1, 1]) | (2, [1, 1]) | (2, [0, 1])) {
                         return Err(Error::config(
                             "conv2d",
@@ -163,10 +180,6 @@ impl Exec {
                             "stride 1 or 2 with padding 1, or stride 2 with padding [0, 1]",
                         ));
                     }
-                    let c_in = graph.nodes[node.inputs[0]].shape[0];
-                    packed[id] = packed_len;
-                    packed_len[0] += conv::packed_forward_len(out, c_in);
-                    packed_len[1] += conv::packed_backward_len(out, c_in);
                 }
                 Op::Conv2d { kernel: 1, stride: 1, pad: [0, 0], .. } => {}
                 Op::Conv2d { kernel, stride, pad, .. } => {
@@ -186,7 +199,13 @@ impl Exec {
             }
         }
         let forward = [Keep::Nothing, Keep::ForInput, Keep::ForAll].map(|k| plan::forward(&graph, k));
-        Ok(Exec { graph, forward, backward: Default::default(), moments, moments_len, packed, packed_len, pool: Arc::default() })
+        let places = pack::Places::new(&graph, precision);
+        Ok(Exec { graph, forward, backward: Default::default(), moments, moments_len, precision, places, pool: Arc::default() })
+    }
+
+    /// How convolutions multiply.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The graph.
@@ -219,27 +238,6 @@ impl Exec {
         let most = (CHUNK_FLOATS / largest.max(1)).clamp(1, 32);
         let count = n.div_ceil(most).next_multiple_of(threads()).min(n);
         (0..count).map(|i| i * n / count..(i + 1) * n / count).collect()
-    }
-
-    /// Weights of the 3x3 convolutions as the kernels read them; `which` 0: forward, 1: backward.
-    fn pack(&self, theta: &[f32], which: usize) -> Vec<f32> {
-        let mut packed = self.pool.take(self.packed_len[which]);
-        let mut rest = &mut packed[..];
-        let mut jobs = vec![];
-        for node in &self.graph.nodes {
-            if let Op::Conv2d { kernel: 3, out, stride, .. } = node.op {
-                let c_in = self.graph.nodes[node.inputs[0]].shape[0];
-                let len = if which == 0 { conv::packed_forward_len(out, c_in) } else { conv::packed_backward_len(out, c_in) };
-                let (part, tail) = rest.split_at_mut(len);
-                rest = tail;
-                jobs.push((part, &theta[self.graph.params[node.params[0]].range()], out, c_in, stride));
-            }
-        }
-        for_each_lane(jobs, |(part, w, out, c_in, stride)| match which {
-            0 => conv::pack_forward(out, c_in, w, part),
-            _ => conv::pack_backward(stride, out, c_in, w, part),
-        });
-        packed
     }
 
     /// Runs the network on `x [n, c, h, w]` and returns the output `[n, ...]` and what a backward pass needs.
@@ -281,7 +279,7 @@ impl Exec {
         {
             return Err(Error::call("feature values", f.len(), n * feature_len));
         }
-        let packed = self.pack(theta, 0);
+        let packed = self.pack(theta, pack::Direction::Forward);
         let layout = &self.forward[keep as usize];
         let (mut out, mut features) = (out, features);
         let mut lanes: Vec<Vec<_>> = (0..threads()).map(|_| vec![]).collect();
@@ -318,7 +316,6 @@ impl Exec {
             }
             self.pool.give_scratch(scratch);
         });
-        self.pool.give(packed);
         Ok(Tape { keep, chunks, times: cond.times.to_vec(), labels: cond.labels.to_vec(), pool: self.pool.clone() })
     }
 }

@@ -26,6 +26,18 @@ pub trait Simd: Copy {
     /// # Safety
     /// `p` is valid for `LANES` writes.
     unsafe fn store(p: *mut f32, v: Self::V);
+    /// Reads `n < LANES` floats, the other lanes zero.
+    ///
+    /// # Safety
+    /// `p` is valid for `n` reads.
+    unsafe fn load_part(p: *const f32, n: usize) -> Self::V;
+    /// Writes the first `n < LANES` lanes.
+    ///
+    /// # Safety
+    /// `p` is valid for `n` writes.
+    unsafe fn store_part(p: *mut f32, v: Self::V, n: usize);
+    /// `a + b`.
+    fn add(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Sum of the lanes, in a fixed order.
@@ -34,7 +46,7 @@ pub trait Simd: Copy {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $many:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $many:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $sum:expr, $load_part:ident, $store_part:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -58,6 +70,21 @@ macro_rules! x86 {
                 unsafe { std::arch::x86_64::$store(p, v) }
             }
             #[inline(always)]
+            unsafe fn load_part(p: *const f32, n: usize) -> Self::V {
+                // SAFETY: as above; the caller vouches for the range.
+                unsafe { $load_part(p, n) }
+            }
+            #[inline(always)]
+            unsafe fn store_part(p: *mut f32, v: Self::V, n: usize) {
+                // SAFETY: as above; the caller vouches for the range.
+                unsafe { $store_part(p, v, n) }
+            }
+            #[inline(always)]
+            fn add(a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: as above.
+                unsafe { std::arch::x86_64::$add(a, b) }
+            }
+            #[inline(always)]
             fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 // SAFETY: as above.
                 unsafe { std::arch::x86_64::$fma(a, b, c) }
@@ -74,12 +101,14 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 512-bit vectors with fused multiply-add.
-    Avx512, __m512, 16, true, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, std::arch::x86_64::_mm512_reduce_add_ps
+    Avx512, __m512, 16, true, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    std::arch::x86_64::_mm512_reduce_add_ps, load_part512, store_part512
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 256-bit vectors with fused multiply-add.
-    Avx2, __m256, 8, false, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, sum256
+    Avx2, __m256, 8, false, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps, sum256,
+    load_part256, store_part256
 );
 
 /// Halves added, then quarters, then neighbours.
@@ -96,6 +125,46 @@ unsafe fn sum256(v: std::arch::x86_64::__m256) -> f32 {
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn load_part512(p: *const f32, n: usize) -> std::arch::x86_64::__m512 {
+    // SAFETY: the caller vouches for AVX-512 and for `n` reads; lanes past them are not touched.
+    unsafe { std::arch::x86_64::_mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn store_part512(p: *mut f32, v: std::arch::x86_64::__m512, n: usize) {
+    // SAFETY: as for `load_part512`.
+    unsafe { std::arch::x86_64::_mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v) }
+}
+
+/// All bits set in the first `n` of eight lanes.
+///
+/// # Safety
+/// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn first_of_8(n: usize) -> std::arch::x86_64::__m256i {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller vouches for AVX2.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn load_part256(p: *const f32, n: usize) -> std::arch::x86_64::__m256 {
+    // SAFETY: the caller vouches for AVX2 and for `n` reads; lanes past them are not touched.
+    unsafe { std::arch::x86_64::_mm256_maskload_ps(p, first_of_8(n)) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn store_part256(p: *mut f32, v: std::arch::x86_64::__m256, n: usize) {
+    // SAFETY: as for `load_part256`.
+    unsafe { std::arch::x86_64::_mm256_maskstore_ps(p, first_of_8(n), v) }
 }
 
 /// What every build target has: four lanes, multiply and add apart. The compiler turns it into SSE2, NEON or wasm's simd128.
@@ -119,6 +188,22 @@ impl Simd for Plain {
     unsafe fn store(p: *mut f32, v: Self::V) {
         // SAFETY: the caller vouches for the range.
         unsafe { p.cast::<Self::V>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self::V {
+        // SAFETY: the caller vouches for `n` reads.
+        std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_part(p: *mut f32, v: Self::V, n: usize) {
+        for (i, v) in v.into_iter().take(n).enumerate() {
+            // SAFETY: the caller vouches for `n` writes.
+            unsafe { *p.add(i) = v };
+        }
+    }
+    #[inline(always)]
+    fn add(a: Self::V, b: Self::V) -> Self::V {
+        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
     }
     #[inline(always)]
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

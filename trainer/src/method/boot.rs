@@ -23,7 +23,7 @@ use crate::data::Dataset;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, MAX_GUIDANCE, Meta, SamplerSpec};
-use limbeck_shared::cpu::Exec;
+use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{Adapter, Parameterization, edm_adapter};
 use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
@@ -110,7 +110,7 @@ impl Boot {
     ///
     /// # Errors
     /// Names the key that does not fit.
-    pub fn new(config: &BootConfig, teacher: &Bundle, name: &str) -> Result<Boot> {
+    pub fn new(config: &BootConfig, teacher: &Bundle, name: &str, precision: Precision) -> Result<Boot> {
         if !(config.delta > 0.0 && config.delta <= 0.5) {
             bail!("`method.delta`: found {}, expected a step in (0, 0.5]", config.delta);
         }
@@ -149,14 +149,14 @@ impl Boot {
         meta.training.preset = name.to_string();
         meta.training.teacher_sha256 = Some(teacher.sha256.clone());
         meta.training.evaluation = Default::default();
-        let frozen = Arc::new(Exec::new(teacher.graphs[0].clone())?);
+        let frozen = Arc::new(Exec::with_precision(teacher.graphs[0].clone(), precision)?);
         Ok(Boot {
             config: config.clone(),
             meta,
             sigma_data,
             sigma_max,
             teacher: Network::frozen(frozen, &teacher.thetas[0])?,
-            student: Arc::new(Exec::new(student)?),
+            student: Arc::new(Exec::with_precision(student, precision)?),
             start,
         })
     }

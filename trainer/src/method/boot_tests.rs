@@ -139,7 +139,7 @@ fn teacher(classes: usize, zero: bool) -> Bundle {
     }
     let label_dropout = if classes > 0 { 0.1 } else { 0.0 };
     let config = TeacherConfig { sigma_data: SIGMA_DATA, p_mean: -1.2, p_std: 1.2, label_dropout };
-    let meta = Teacher::new(&config, &network, "teacher").unwrap().meta(None).unwrap();
+    let meta = Teacher::new(&config, &network, "teacher", Precision::F32).unwrap().meta(None).unwrap();
     bundle::read(&bundle::write(&meta, &[theta]).unwrap()).unwrap()
 }
 
@@ -148,7 +148,7 @@ fn config(guidance: Option<[f64; 2]>) -> BootConfig {
 }
 
 fn boot(teacher: &Bundle, config: &BootConfig) -> Boot {
-    Boot::new(config, teacher, "student").unwrap()
+    Boot::new(config, teacher, "student", Precision::F32).unwrap()
 }
 
 /// Standard normals `[n, 2, 1, 1]` as a sampler draws them with seed 9.
@@ -308,7 +308,7 @@ fn the_teacher_is_clipped_and_guided() {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let refused = |teacher: &Bundle, c: BootConfig, word: &str| {
-        let e = Boot::new(&c, teacher, "student").err().unwrap_or_else(|| panic!("{c:?} was accepted")).to_string();
+        let e = Boot::new(&c, teacher, "student", Precision::F32).err().unwrap_or_else(|| panic!("{c:?} was accepted")).to_string();
         assert!(e.contains(word), "{e}");
     };
     let (plain, labelled) = (teacher(0, false), teacher(3, false));

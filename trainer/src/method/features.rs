@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use anyhow::{Context, Result, bail};
 use candle_core::{D, Device, Tensor};
 use limbeck_shared::bundle::{ImageSpec, Meta, TrainingRecord, VERSION};
-use limbeck_shared::cpu::Exec;
+use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::Parameterization;
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::rng::{self, Stream};
@@ -26,11 +26,11 @@ impl Features {
     ///
     /// # Errors
     /// If the network is no classifier.
-    pub fn new(network: &NetworkConfig, shift: usize, name: &str) -> Result<Features> {
+    pub fn new(network: &NetworkConfig, shift: usize, name: &str, precision: Precision) -> Result<Features> {
         if !matches!(network, NetworkConfig::Classifier(_)) {
             bail!("`network._class_name`: found a generator, expected Classifier");
         }
-        Ok(Features { network: network.clone(), exec: Arc::new(Exec::new(network.build()?)?), shift, name: name.to_string() })
+        Ok(Features { network: network.clone(), exec: Arc::new(Exec::with_precision(network.build()?, precision)?), shift, name: name.to_string() })
     }
 }
 

@@ -81,14 +81,15 @@ pub trait Method {
 /// # Errors
 /// Names the key that is missing or does not fit.
 pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Method>> {
+    let (name, precision) = (config.name.as_str(), config.precision.resolve());
     let network = || config.network.as_ref().context("`network`: found none, expected the network to train");
     Ok(match &config.method {
-        MethodConfig::Teacher(c) => Box::new(teacher::Teacher::new(c, network()?, &config.name)?),
+        MethodConfig::Teacher(c) => Box::new(teacher::Teacher::new(c, network()?, name, precision)?),
         MethodConfig::Boot(c) => {
             let teacher = teacher.context("`teacher`: found none, expected the bundle to distill (--teacher FILE)")?;
-            Box::new(boot::Boot::new(c, teacher, &config.name)?)
+            Box::new(boot::Boot::new(c, teacher, name, precision)?)
         }
-        MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, &config.name)?),
+        MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
     })
 }
 

@@ -11,7 +11,7 @@ use super::{Loss, Method, NetSpec, Pass, class_names, noise, per_image, tensor, 
 use crate::data::Dataset;
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
-use limbeck_shared::cpu::Exec;
+use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::program::Sampler;
@@ -60,7 +60,7 @@ impl Teacher {
     ///
     /// # Errors
     /// Names the key that does not fit.
-    pub fn new(config: &TeacherConfig, network: &NetworkConfig, name: &str) -> Result<Teacher> {
+    pub fn new(config: &TeacherConfig, network: &NetworkConfig, name: &str, precision: Precision) -> Result<Teacher> {
         if config.sigma_data.is_nan() || config.sigma_data <= 0.0 {
             bail!("`method.sigma_data`: found {}, expected a positive number", config.sigma_data);
         }
@@ -75,7 +75,7 @@ impl Teacher {
                 graph.classes
             );
         }
-        Ok(Teacher { config: config.clone(), network: network.clone(), exec: Arc::new(Exec::new(graph)?), name: name.to_string() })
+        Ok(Teacher { config: config.clone(), network: network.clone(), exec: Arc::new(Exec::with_precision(graph, precision)?), name: name.to_string() })
     }
 
     fn null_label(&self) -> Option<u32> {
