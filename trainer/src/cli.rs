@@ -78,6 +78,9 @@ struct Train {
     /// Override a key, such as optimizer.lr=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Print the resolved configuration and the networks, and stop
     #[arg(long)]
     dry_run: bool,
@@ -181,6 +184,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 }
 
 fn run_train(a: Train) -> Result<ExitCode> {
+    crate::device::choose(&a.device)?;
     let mut config = config::resolve(&a.preset, &a.set)?;
     if let Some(teacher) = a.teacher {
         config.teacher = Some(teacher);

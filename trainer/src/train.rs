@@ -6,6 +6,7 @@
 use crate::checkpoint::{self, NetState, State, Sums};
 use crate::config::RunConfig;
 use crate::data::{self, Dataset, Split};
+use crate::device::device;
 use crate::export;
 use crate::log::{grid, progress::Progress, stats::StatsWriter, tfevents::EventWriter};
 use crate::method::{self, Method, NetSpec, Pass};
@@ -126,7 +127,7 @@ impl Setup {
                 .specs
                 .iter()
                 .zip(&state.nets)
-                .map(|(s, n)| Network::trained(s.exec.clone(), &n.theta))
+                .map(|(s, n)| Network::trained(s.exec.clone(), &n.theta, device()))
                 .collect::<limbeck_shared::Result<Vec<_>>>()?;
             let mut at = first;
             while at < end {

@@ -2,9 +2,11 @@
 //!
 //! On the CPU a whole network is one candle operation ([`Network::forward`]): its forward and its backward pass are the CPU
 //! interpreter's, so losses are written in candle's tensors while activations, fusion and threads stay in [`crate::cpu`].
-//! [`stock`] walks the same graph with candle's own operations on any device and in f64: the reference the fast path is
+//! On other devices ([`Network::composed`]) the graph is walked with candle's operations, convolutions with the gradient of
+//! [`conv`]. [`stock`] walks the same graph with candle's own operations on any device and in f64: the reference the fast path is
 //! checked against.
 
+pub mod conv;
 pub mod stock;
 
 use crate::cpu::{Cond, Exec, Keep, Tape};
@@ -24,18 +26,18 @@ impl Network {
     /// A network to be trained: `theta` becomes a variable.
     ///
     /// # Errors
-    /// [`Error::Call`] if theta has not the graph's length.
-    pub fn trained(exec: Arc<Exec>, theta: &[f32]) -> Result<Network> {
-        let theta = flat(&exec, theta)?;
+    /// [`Error::Call`] if theta has not the graph's length, or the device refuses it.
+    pub fn trained(exec: Arc<Exec>, theta: &[f32], device: &Device) -> Result<Network> {
+        let theta = flat(&exec, theta, device)?;
         Ok(Network { exec, theta: Var::from_tensor(&theta).map_err(candle)?.into_inner() })
     }
 
     /// A frozen network: gradients flow through it to its input, never to its parameters.
     ///
     /// # Errors
-    /// [`Error::Call`] if theta has not the graph's length.
-    pub fn frozen(exec: Arc<Exec>, theta: &[f32]) -> Result<Network> {
-        let theta = flat(&exec, theta)?;
+    /// [`Error::Call`] if theta has not the graph's length, or the device refuses it.
+    pub fn frozen(exec: Arc<Exec>, theta: &[f32], device: &Device) -> Result<Network> {
+        let theta = flat(&exec, theta, device)?;
         Ok(Network { exec, theta })
     }
 
@@ -67,6 +69,9 @@ impl Network {
             [n, channels, height, width] if [channels, height, width] == [c, h, w] => n,
             ref dims => return Err(Error::call("image", format!("{dims:?}"), format!("[n, {c}, {h}, {w}]"))),
         };
+        if !self.theta.device().is_cpu() {
+            return self.composed(x, times, labels);
+        }
         let keep = match (self.theta.track_op(), x.track_op()) {
             (true, _) => Keep::ForAll,
             (false, true) => Keep::ForInput,
@@ -77,14 +82,28 @@ impl Network {
         let y = if keep == Keep::Nothing { x.apply_op2_no_bwd(&self.theta, &op) } else { x.apply_op2(&self.theta, op) };
         y.map_err(candle)
     }
+
+    /// As [`Network::forward`], by candle's operations one by one, on the device of the parameters.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn composed(&self, x: &Tensor, times: &[f32], labels: &[u32]) -> Result<Tensor> {
+        let graph = self.graph();
+        let part = |p: &crate::graph::Param| {
+            let theta = if p.fixed { self.theta.detach() } else { self.theta.clone() };
+            Ok((p.name.clone(), theta.narrow(0, p.range().start, p.range().len())?.reshape(p.shape.as_slice())?))
+        };
+        let params = graph.params.iter().map(part).collect::<candle_core::Result<stock::Params>>().map_err(candle)?;
+        stock::forward_with(graph, &params, x, times, labels, conv::conv2d).map_err(candle)
+    }
 }
 
-fn flat(exec: &Exec, theta: &[f32]) -> Result<Tensor> {
+fn flat(exec: &Exec, theta: &[f32], device: &Device) -> Result<Tensor> {
     let expected = exec.graph().param_count();
     if theta.len() != expected {
         return Err(Error::call("parameters", theta.len(), expected));
     }
-    Tensor::from_slice(theta, expected, &Device::Cpu).map_err(candle)
+    Tensor::from_slice(theta, expected, device).map_err(candle)
 }
 
 fn candle(e: candle_core::Error) -> Error {

@@ -57,6 +57,21 @@ pub fn flat_gradient(graph: &Graph, grads: &GradStore, params: &Params) -> Resul
 /// # Errors
 /// If an argument does not fit the network, or from candle.
 pub fn forward(graph: &Graph, params: &Params, x: &Tensor, times: &[f32], labels: &[u32]) -> Result<Tensor> {
+    forward_with(graph, params, x, times, labels, |x, w, stride| x.contiguous()?.conv2d(w, 0, stride, 1, 1))
+}
+
+/// A convolution without padding: `(x, w, stride)` to `y`.
+type Convolution = fn(&Tensor, &Tensor, usize) -> Result<Tensor>;
+
+/// As [`forward`], with a convolution of the caller's.
+pub(super) fn forward_with(
+    graph: &Graph,
+    params: &Params,
+    x: &Tensor,
+    times: &[f32],
+    labels: &[u32],
+    convolve: Convolution,
+) -> Result<Tensor> {
     let [c, h, w] = graph.input_shape();
     let n = match *x.dims() {
         [n, channels] if [channels, 1, 1] == [c, h, w] => n,
@@ -77,7 +92,7 @@ pub fn forward(graph: &Graph, params: &Params, x: &Tensor, times: &[f32], labels
     for (id, node) in graph.nodes[..=graph.output].iter().enumerate() {
         node.inputs.iter().for_each(|&i| last_reader[i] = id);
     }
-    let call = Call { graph, params, n, times, labels, dtype: x.dtype(), device: x.device() };
+    let call = Call { graph, params, n, times, labels, dtype: x.dtype(), device: x.device(), convolve };
     let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
     for (id, node) in graph.nodes[..=graph.output].iter().enumerate() {
         let y = match node.op {
@@ -112,6 +127,7 @@ struct Call<'a> {
     labels: &'a [u32],
     dtype: DType,
     device: &'a Device,
+    convolve: Convolution,
 }
 
 impl Call<'_> {
@@ -166,7 +182,7 @@ impl Call<'_> {
                 let weight = self.param(node, 0)?.reshape((c, x[0].dim(1)?, *kernel, *kernel))?;
                 let read = |out: usize| (out - 1) * stride + kernel;
                 let padded = frame(&frame(x[0], 2, pad[0], read(h))?, 3, pad[0], read(w))?;
-                let y = padded.contiguous()?.conv2d(&weight, 0, *stride, 1, 1)?;
+                let y = (self.convolve)(&padded, &weight, *stride)?;
                 let mut y = y.broadcast_add(&self.param(node, 1)?.reshape((1, c, 1, 1))?)?;
                 if *channel_bias {
                     y = y.broadcast_add(x[1])?;

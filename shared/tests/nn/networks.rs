@@ -97,8 +97,8 @@ fn a_frozen_network_passes_its_gradient_on() {
     let call = Call::random(&graph, 2);
     let x = Tensor::from_slice(&call.x, call.x_shape(&graph), &Device::Cpu).unwrap();
 
-    let net = Network::trained(exec.clone(), &student).unwrap();
-    let frozen = Network::frozen(exec.clone(), &teacher).unwrap();
+    let net = Network::trained(exec.clone(), &student, &Device::Cpu).unwrap();
+    let frozen = Network::frozen(exec.clone(), &teacher, &Device::Cpu).unwrap();
     let inner = net.forward(&x, &call.times, &call.labels).unwrap();
     // The student's value has two readers, the teacher and the loss itself.
     let outer = frozen.forward(&inner, &call.times, &call.labels).unwrap();
@@ -168,7 +168,7 @@ fn a_call_that_does_not_fit_is_refused() {
     let graph = config.build().unwrap();
     let theta = perturbed(&graph);
     let params = stock::params_from_flat(&graph, &theta, DType::F32, &Device::Cpu).unwrap();
-    let net = Network::trained(Arc::new(Exec::new(graph.clone()).unwrap()), &theta).unwrap();
+    let net = Network::trained(Arc::new(Exec::new(graph.clone()).unwrap()), &theta, &Device::Cpu).unwrap();
     let tensor = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let good = tensor(&[2, 1, 28, 28]);
     let cases: [(&Tensor, &[f32], &[u32]); 6] = [
@@ -199,7 +199,7 @@ fn points_have_two_dimensions() {
     let x = Tensor::from_slice(&call.x, (9, 2), &Device::Cpu).unwrap();
     let params = stock::params_from_flat(&graph, &theta, DType::F32, &Device::Cpu).unwrap();
     let stock = stock::forward(&graph, &params, &x, &call.times, &call.labels).unwrap();
-    let net = Network::frozen(Arc::new(Exec::new(graph).unwrap()), &theta).unwrap();
+    let net = Network::frozen(Arc::new(Exec::new(graph).unwrap()), &theta, &Device::Cpu).unwrap();
     let fast = net.forward(&x, &call.times, &call.labels).unwrap();
     assert_eq!((stock.dims(), fast.dims()), (&[9, 2][..], &[9, 2][..]));
     let e = error(&flat(&fast), &flat(&stock), 0.0);

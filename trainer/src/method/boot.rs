@@ -20,6 +20,7 @@
 
 use super::{Loss, Method, NetSpec, Pass, noise, per_image, tensor, uniform};
 use crate::data::Dataset;
+use crate::device::device;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, MAX_GUIDANCE, Meta, SamplerSpec};
@@ -155,7 +156,7 @@ impl Boot {
             meta,
             sigma_data,
             sigma_max,
-            teacher: Network::frozen(frozen, &teacher.thetas[0])?,
+            teacher: Network::frozen(frozen, &teacher.thetas[0], device())?,
             student: Arc::new(Exec::with_precision(student, precision)?),
             start,
         })

@@ -3,6 +3,7 @@
 use super::*;
 use crate::method::teacher::{Teacher, TeacherConfig};
 use crate::sample::CpuNet;
+use candle_core::Device;
 use limbeck_shared::bundle;
 use limbeck_shared::denoiser::lower;
 use limbeck_shared::program;
@@ -220,7 +221,7 @@ fn chained_targets_are_the_flow_euler_sampler() {
 fn the_student_starts_as_the_teacher_on_pure_noise() {
     for guidance in [None, Some([1.0, 3.0])] {
         let b = boot(&teacher(3, false), &config(guidance));
-        let student = Network::frozen(b.student.clone(), &b.start).unwrap();
+        let student = Network::frozen(b.student.clone(), &b.start, &Device::Cpu).unwrap();
         let (eps, labels) = (normals(9), [0, 1, 2, 0, 1, 2, 0, 1, 2]);
         let f = b.denoise(&eps, &eps, &[0.0; 9], &labels, &[]).unwrap();
         assert!(values(&f).iter().any(|v| v.abs() > 0.01));
@@ -231,7 +232,7 @@ fn the_student_starts_as_the_teacher_on_pure_noise() {
         }
         // So the boundary loss begins at 0.
         let b = boot(&teacher(3, false), &BootConfig { boundary: 1.0, ..config(None) });
-        let nets = [Network::trained(b.student.clone(), &b.start).unwrap()];
+        let nets = [Network::trained(b.student.clone(), &b.start, &Device::Cpu).unwrap()];
         let loss = b.loss(0, &Pass { seed: 0, images: 0..64, nets: &nets, data: None }).unwrap();
         let term = |name| loss.terms.iter().find(|t| t.0 == name).unwrap().1;
         assert!(term("boundary") < 1e-12 && term("bootstrap") > 1e-6, "{:?}", loss.terms);
@@ -240,7 +241,7 @@ fn the_student_starts_as_the_teacher_on_pure_noise() {
 
 /// The loss with the target's student held at `anchor`, from the same draws as [`Boot::loss`].
 fn value(b: &Boot, theta: &[f32], anchor: &[f32], images: std::ops::Range<u64>) -> f64 {
-    let net = |theta: &[f32]| Network::frozen(b.student.clone(), theta).unwrap();
+    let net = |theta: &[f32]| Network::frozen(b.student.clone(), theta, &Device::Cpu).unwrap();
     let n = (images.end - images.start) as usize;
     let eps = tensor(noise(5, &images, [2, 1, 1], Stream::Noise), n, [2, 1, 1]).unwrap();
     let to: Vec<f64> = uniform(5, &images, Stream::Time).iter().map(|u| 1.0 - u).collect();
@@ -256,7 +257,7 @@ fn no_gradient_flows_through_the_target() {
     for solver in [Solver::Euler, Solver::Heun] {
         let b = boot(&teacher(0, false), &BootConfig { solver, ..config(None) });
         let theta = somewhere(&b);
-        let nets = [Network::trained(b.student.clone(), &theta).unwrap()];
+        let nets = [Network::trained(b.student.clone(), &theta, &Device::Cpu).unwrap()];
         let images = 0..256;
         let loss = b.loss(0, &Pass { seed: 5, images: images.clone(), nets: &nets, data: None }).unwrap();
         let scalar = f64::from(loss.value.to_scalar::<f32>().unwrap());
@@ -278,7 +279,7 @@ fn no_gradient_flows_through_the_target() {
 #[test]
 fn every_image_brings_its_own_draws() {
     let b = boot(&teacher(3, false), &BootConfig { boundary: 0.0, ..config(Some([1.0, 3.0])) });
-    let nets = [Network::trained(b.student.clone(), &somewhere(&b)).unwrap()];
+    let nets = [Network::trained(b.student.clone(), &somewhere(&b), &Device::Cpu).unwrap()];
     let loss = |images| f64::from(b.loss(0, &Pass { seed: 1, images, nets: &nets, data: None }).unwrap().value.to_scalar::<f32>().unwrap());
     let whole = loss(40..72);
     close((loss(40..56) + loss(56..72)) / 2.0, whole, 1e-5 * whole);

@@ -2,10 +2,11 @@
 //!
 //! Cross-entropy on real images with small random shifts. Nothing about it is tuned to any generator.
 
-use super::{Loss, Method, NetSpec, Pass, tensor};
+use super::{Loss, Method, NetSpec, Pass, real, tensor};
 use crate::data::Dataset;
-use anyhow::{Context, Result, bail};
-use candle_core::{D, Device, Tensor};
+use crate::device::device;
+use anyhow::{Result, bail};
+use candle_core::{D, Tensor};
 use limbeck_shared::bundle::{ImageSpec, Meta, TrainingRecord, VERSION};
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::Parameterization;
@@ -57,25 +58,21 @@ impl Method for Features {
     }
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
-        let data = pass.data.context("`data`: found none, expected labelled images")?;
-        let shape = data.shape();
-        let (len, n) = (shape.iter().product::<usize>(), (pass.images.end - pass.images.start) as usize);
-        let (mut x, mut labels, mut image) = (vec![0f32; n * len], vec![], vec![0f32; len]);
+        let shape = self.exec.graph().input_shape();
+        let (images, picks) = real(pass, shape)?;
+        let (n, len) = (picks.len(), shape.iter().product::<usize>());
+        let mut x = vec![0f32; images.len()];
         let span = 2 * self.shift as u32 + 1;
         for (i, k) in pass.images.clone().enumerate() {
-            let pick = rng::below(pass.seed, Stream::Order, k, data.len() as u32) as usize;
-            data.image(pick, &mut image);
             let move_by = |axis| rng::below(pass.seed, Stream::Other(axis), k, span) as isize - self.shift as isize;
-            shifted(&image, shape, move_by(0), move_by(1), &mut x[i * len..(i + 1) * len]);
-            labels.push(data.label(pick));
+            let at = i * len..(i + 1) * len;
+            shifted(&images[at.clone()], shape, move_by(0), move_by(1), &mut x[at]);
         }
+        let labels: Vec<u32> = pass.data.map_or(vec![], |data| picks.iter().map(|&pick| data.label(pick)).collect());
         let logits = pass.nets[0].forward(&tensor(x, n, shape)?, &[], &[])?.flatten_from(1)?;
-        // Log-softmax by hand: candle's fused one has no gradient.
-        let shiftless = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
-        let log_p = shiftless.broadcast_sub(&shiftless.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
-        let picked = log_p.gather(&Tensor::from_vec(labels.clone(), (n, 1), &Device::Cpu)?, 1)?;
-        let right = log_p.argmax(D::Minus1)?.to_vec1::<u32>()?.iter().zip(&labels).filter(|(a, b)| a == b).count();
-        Ok(Loss { net: 0, value: picked.neg()?.mean_all()?, terms: vec![("accuracy", right as f64 / n as f64)] })
+        let right = logits.argmax(D::Minus1)?.to_vec1::<u32>()?.iter().zip(&labels).filter(|(a, b)| a == b).count();
+        let value = candle_nn::loss::cross_entropy(&logits, &Tensor::from_vec(labels, n, device())?)?;
+        Ok(Loss { net: 0, value, terms: vec![("accuracy", right as f64 / n as f64)] })
     }
 
     fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta> {

@@ -6,8 +6,9 @@ pub mod teacher;
 
 use crate::config::{MethodConfig, RunConfig};
 use crate::data::Dataset;
+use crate::device::device;
 use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::Exec;
 use limbeck_shared::nn::Network;
@@ -102,6 +103,23 @@ pub(crate) fn noise(seed: u64, images: &Range<u64>, shape: [usize; 3], stream: S
     out
 }
 
+/// The real images of a pass `[n, c, h, w]` flat, in random order over the data, and which of the data each is.
+///
+/// # Errors
+/// If there are no data, or their shape is not the network's.
+pub(crate) fn real(pass: &Pass<'_>, shape: [usize; 3]) -> Result<(Vec<f32>, Vec<usize>)> {
+    let data = pass.data.context("`data`: found none, expected the images to train on")?;
+    if data.shape() != shape {
+        bail!("`data`: found images of {:?}, expected the network's {shape:?}", data.shape());
+    }
+    let len = shape.iter().product::<usize>();
+    let picks: Vec<usize> =
+        pass.images.clone().map(|k| rng::below(pass.seed, Stream::Order, k, data.len() as u32) as usize).collect();
+    let mut x = vec![0f32; picks.len() * len];
+    x.chunks_exact_mut(len).zip(&picks).for_each(|(x, &pick)| data.image(pick, x));
+    Ok((x, picks))
+}
+
 /// One uniform in [0, 1) for each image.
 pub(crate) fn uniform(seed: u64, images: &Range<u64>, stream: Stream) -> Vec<f64> {
     let mut v = [0f32];
@@ -116,15 +134,14 @@ pub(crate) fn uniform(seed: u64, images: &Range<u64>, stream: Stream) -> Vec<f64
 
 /// `[n, c, h, w]`, or `[n, c]` for points.
 pub(crate) fn tensor(values: Vec<f32>, n: usize, [c, h, w]: [usize; 3]) -> Result<Tensor> {
-    let t = Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)?;
-    Ok(t)
+    Ok(Tensor::from_vec(values, (n, c, h, w), device())?)
 }
 
 /// A factor for each image, to multiply `[n, c, h, w]` with.
 pub(crate) fn per_image(values: impl IntoIterator<Item = f64>) -> Result<Tensor> {
     let v: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
     let n = v.len();
-    Ok(Tensor::from_vec(v, (n, 1, 1, 1), &Device::Cpu)?)
+    Ok(Tensor::from_vec(v, (n, 1, 1, 1), device())?)
 }
 
 /// Class names of a label table: the data's, then the null label's row. None for a network without a table, whatever the data.

@@ -7,9 +7,9 @@
 //! Deviations: no augmentation; sigma_data is the data's own standard deviation; labels are dropped with probability
 //! `label_dropout` for classifier-free guidance (Ho and Salimans 2022).
 
-use super::{Loss, Method, NetSpec, Pass, class_names, noise, per_image, tensor, uniform};
+use super::{Loss, Method, NetSpec, Pass, class_names, noise, per_image, real, tensor, uniform};
 use crate::data::Dataset;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use limbeck_shared::bundle::{GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
@@ -93,21 +93,15 @@ impl Method for Teacher {
     }
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
-        let data = pass.data.context("`data`: found none, expected the images to learn")?;
-        let shape = data.shape();
-        if shape != self.exec.graph().input_shape() {
-            bail!("`data`: found images of {shape:?}, expected the network's {:?}", self.exec.graph().input_shape());
-        }
-        let (len, n) = (shape.iter().product::<usize>(), (pass.images.end - pass.images.start) as usize);
-        let (mut x0, mut labels) = (vec![0f32; n * len], vec![]);
-        let drop = uniform(pass.seed, &pass.images, Stream::Label);
-        for (i, k) in pass.images.clone().enumerate() {
-            let pick = rng::below(pass.seed, Stream::Order, k, data.len() as u32) as usize;
-            data.image(pick, &mut x0[i * len..(i + 1) * len]);
-            if self.exec.graph().classes > 0 {
-                let null = self.null_label().filter(|_| drop[i] < self.config.label_dropout);
-                labels.push(null.unwrap_or_else(|| data.label(pick)));
-            }
+        let graph = self.exec.graph();
+        let shape = graph.input_shape();
+        let (x0, picks) = real(pass, shape)?;
+        let n = picks.len();
+        let mut labels = vec![];
+        if let (Some(data), 1..) = (pass.data, graph.classes) {
+            let drop = uniform(pass.seed, &pass.images, Stream::Label);
+            let null = |u: f64| self.null_label().filter(|_| u < self.config.label_dropout);
+            labels = picks.iter().zip(drop).map(|(&pick, u)| null(u).unwrap_or_else(|| data.label(pick))).collect();
         }
         let sigma: Vec<f64> = pass
             .images
