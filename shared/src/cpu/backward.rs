@@ -173,34 +173,23 @@ impl Exec {
                     let to = norm::Gradients { dx: dx(0), add: add(0), affine, scale_shift: modulation };
                     norm::backward(&o, input(0), moments, a, dy, to, &mut s.work);
                 }
-                Op::Conv2d { kernel, channel_bias, residual, .. } => {
+                Op::Conv2d { channel_bias, residual, .. } => {
                     let area = h * w;
                     if let Some(d) = dtheta.as_deref_mut() {
                         norm::row_sums(dy, n * area, &mut d[g.params[node.params[1]].range()], true);
                     }
                     let weight = g.params[node.params[0]].range();
                     let geo = geometry(g, node, n);
-                    if (self.precision, *kernel) == (Precision::F32, 1) {
-                        let (row, rows) = (n * area, Mat::rows(n * area));
-                        if let Some(d) = dtheta.as_deref_mut() {
-                            let dw = (&mut d[weight], Mat::rows(geo.c_in));
-                            matmul(geo.c_out, row, geo.c_in, dy, rows, input(0), rows.t(), dw.0, dw.1, true, 1.0);
+                    let dw = dtheta.as_deref_mut().map(|d| (input(0), &mut d[weight]));
+                    let x_gradient = dx(0);
+                    match self.precision {
+                        Precision::F32 => {
+                            let packed = packed.single(self, id, Direction::Backward);
+                            conv::single::backward(&geo, dy, x_gradient.map(|d| (d, packed, add(0))), dw, &mut s.conv);
                         }
-                        if let Some(dx) = dx(0) {
-                            matmul(geo.c_in, geo.c_out, row, param(0), Mat::rows(geo.c_in).t(), dy, rows, dx, rows, add(0), 1.0);
-                        }
-                    } else {
-                        let dw = dtheta.as_deref_mut().map(|d| (input(0), &mut d[weight]));
-                        let dx = dx(0);
-                        match self.precision {
-                            Precision::F32 => {
-                                let packed = packed.single(self, id, Direction::Backward);
-                                conv::single::backward(&geo, dy, dx.map(|d| (d, packed, add(0))), dw, &mut s.conv);
-                            }
-                            Precision::Bf16(parts) => {
-                                let packed = packed.half(self, id, Direction::Backward);
-                                conv::half::backward(parts, &geo, dy, dx.map(|d| (d, packed, add(0))), dw, &mut s.conv);
-                            }
+                        Precision::Bf16(parts) => {
+                            let packed = packed.half(self, id, Direction::Backward);
+                            conv::half::backward(parts, &geo, dy, x_gradient.map(|d| (d, packed, add(0))), dw, &mut s.conv);
                         }
                     }
                     // In the order of the inputs, which is the order of `add`: they may be one node.

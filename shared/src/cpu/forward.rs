@@ -149,20 +149,19 @@ impl Exec {
                     let affine = Affine { weight: param(0), bias: param(1), scale_shift: scale_shift.then(|| input(1)) };
                     norm::forward(&norm_shape(node, n), input(0), affine, y, moments);
                 }
-                Op::Conv2d { kernel, channel_bias, residual, .. } => {
+                Op::Conv2d { channel_bias, residual, .. } => {
                     let e = Epilogue {
                         bias: param(1),
                         channel_bias: channel_bias.then(|| input(1)),
                         residual: residual.then(|| input(node.inputs.len() - 1)),
                     };
                     let geo = geometry(g, node, n);
-                    match (self.precision, *kernel) {
-                        (Precision::Bf16(parts), _) => {
-                            conv::half::forward(parts, &geo, input(0), packed.half(self, id, Direction::Forward), e, y, &mut s.conv)
-                        }
-                        (Precision::F32, 1) => pointwise(&geo, input(0), param(0), e, y),
-                        (Precision::F32, _) => {
+                    match self.precision {
+                        Precision::F32 => {
                             conv::single::forward(&geo, input(0), packed.single(self, id, Direction::Forward), e, y, &mut s.conv)
+                        }
+                        Precision::Bf16(parts) => {
+                            conv::half::forward(parts, &geo, input(0), packed.half(self, id, Direction::Forward), e, y, &mut s.conv)
                         }
                     }
                 }
@@ -195,20 +194,6 @@ impl Exec {
             }
         }
     }
-}
-
-/// A 1x1 convolution in f32 as one matrix product.
-fn pointwise(g: &Geometry, x: &[f32], weight: &[f32], e: Epilogue<'_>, y: &mut [f32]) {
-    let (row, area) = (g.n * g.w, g.w);
-    for (i, y) in y.chunks_exact_mut(area).enumerate() {
-        let (c, j) = (i / g.n, i % g.n);
-        let add = e.bias[c] + e.channel_bias.map_or(0.0, |b| b[c * g.n + j]);
-        match e.residual {
-            None => y.fill(add),
-            Some(r) => y.iter_mut().zip(&r[i * area..]).for_each(|(y, r)| *y = r + add),
-        }
-    }
-    matmul(g.c_out, g.c_in, row, weight, Mat::rows(g.c_in), x, Mat::rows(row), y, Mat::rows(row), true, 1.0);
 }
 
 fn upsample(x: &[f32], maps: usize, h: usize, w: usize, y: &mut [f32]) {

@@ -19,10 +19,9 @@ pub(super) struct Places {
     len: [usize; 2],
 }
 
-/// Words that one convolution needs; 0: its kernel reads the weights as they are.
+/// Words that one convolution needs.
 fn size(g: &Geometry, precision: Precision, direction: Direction) -> usize {
     match (precision, direction) {
-        (Precision::F32, _) if g.kernel == 1 => 0,
         (Precision::F32, Direction::Forward) => single::packed_forward_len(g),
         (Precision::F32, Direction::Backward) => single::packed_backward_len(g),
         (Precision::Bf16(parts), Direction::Forward) => half::packed_forward_len(parts, g),
@@ -84,9 +83,7 @@ impl Exec {
                 let len = size(&g, self.precision, direction);
                 let (part, tail) = rest.split_at_mut(len.next_multiple_of(16));
                 rest = tail;
-                if len > 0 {
-                    jobs.push((&mut part[..len], &theta[self.graph.params[node.params[0]].range()], g));
-                }
+                jobs.push((&mut part[..len], &theta[self.graph.params[node.params[0]].range()], g));
             }
         }
         for_each_lane(jobs, |(part, w, g)| match (self.precision, direction) {
