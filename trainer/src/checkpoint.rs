@@ -13,7 +13,7 @@ pub struct NetState {
     pub name: String,
     /// Current weights.
     pub theta: Vec<f32>,
-    /// Averaged weights.
+    /// Averaged weights; empty for a network that is not averaged.
     pub ema: Vec<f32>,
     /// The optimiser.
     pub adam: Adam,
@@ -107,11 +107,11 @@ pub fn save(run: &Path, state: &State) -> Result<()> {
     crate::log::write_whole(&path(run), &data)
 }
 
-/// Reads the state of a run directory, if there is one.
+/// Reads the state of a run directory, if there is one; `names` are the networks' names and lengths, and whether they are averaged.
 ///
 /// # Errors
 /// Names the file, and what of it is damaged.
-pub fn load(run: &Path, names: &[(&str, usize)]) -> Result<Option<State>> {
+pub fn load(run: &Path, names: &[(&str, usize, bool)]) -> Result<Option<State>> {
     let path = path(run);
     if !path.exists() {
         return Ok(None);
@@ -122,7 +122,7 @@ pub fn load(run: &Path, names: &[(&str, usize)]) -> Result<Option<State>> {
         .map(Some)
 }
 
-fn parse(data: &[u8], names: &[(&str, usize)]) -> Result<State> {
+fn parse(data: &[u8], names: &[(&str, usize, bool)]) -> Result<State> {
     let (_, header) = safetensors::SafeTensors::read_metadata(data)?;
     let meta = header.metadata().clone().unwrap_or_default();
     let file = safetensors::SafeTensors::deserialize(data)?;
@@ -132,8 +132,9 @@ fn parse(data: &[u8], names: &[(&str, usize)]) -> Result<State> {
         bail!("`limbeck_state`: found {}, expected {VERSION}", get("limbeck_state")?);
     }
     let mut nets = vec![];
-    for &(name, len) in names {
+    for &(name, len, averaged) in names {
         let part = |part: &str| -> Result<Vec<f32>> {
+            let len = if part == "ema" && !averaged { 0 } else { len };
             let key = format!("{name}.{part}");
             let t = file.tensor(&key).with_context(|| format!("found no tensor `{key}`"))?;
             if t.dtype() != Dtype::F32 || t.shape() != [len] {
@@ -170,9 +171,9 @@ mod tests {
     #[test]
     fn a_state_survives_bit_for_bit() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(load(dir.path(), &[("student", 2)]).unwrap().is_none());
+        assert!(load(dir.path(), &[("student", 2, true)]).unwrap().is_none());
         save(dir.path(), &state()).unwrap();
-        assert_eq!(load(dir.path(), &[("student", 2)]).unwrap().unwrap(), state());
+        assert_eq!(load(dir.path(), &[("student", 2, true)]).unwrap().unwrap(), state());
     }
 
     #[test]
@@ -186,11 +187,11 @@ mod tests {
     fn a_state_of_another_network_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         save(dir.path(), &state()).unwrap();
-        let e = format!("{:#}", load(dir.path(), &[("student", 3)]).unwrap_err());
+        let e = format!("{:#}", load(dir.path(), &[("student", 3, true)]).unwrap_err());
         assert!(e.contains("student.m") && e.contains("[3]"), "{e}");
         let file = path(dir.path());
         let half = std::fs::read(&file).unwrap();
         std::fs::write(&file, &half[..half.len() / 2]).unwrap();
-        assert!(load(dir.path(), &[("student", 2)]).is_err());
+        assert!(load(dir.path(), &[("student", 2, true)]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A run's configuration: one TOML file, shipped presets, and `--set key=value`. Unknown keys are errors.
 
 use crate::data::DataSpec;
-use crate::method::{boot::BootConfig, teacher::TeacherConfig};
+use crate::method::{boot::BootConfig, sid::SidConfig, teacher::TeacherConfig};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Precision, tiles};
@@ -86,6 +86,8 @@ pub enum MethodConfig {
     Teacher(TeacherConfig),
     /// Data-free one-step distillation by bootstrapping (Gu et al. 2023).
     Boot(BootConfig),
+    /// Score identity distillation in one or a few steps (Zhou et al. 2024, 2025).
+    Sid(SidConfig),
     /// The classifier in whose features images are compared.
     Features {
         /// Random shifts of the training images, in pixels.
@@ -195,7 +197,7 @@ macro_rules! presets {
         pub const PRESETS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../presets/", $name, ".toml")))),*];
     };
 }
-presets!("fashion-teacher", "fashion-boot", "fashion-boot-demo", "features-fashion", "toy-teacher", "toy-boot");
+presets!("fashion-teacher", "fashion-boot", "fashion-boot-demo", "fashion-sid", "features-fashion", "toy-teacher", "toy-boot");
 
 /// Reads a preset by name or a file by path, applies `key=value` overrides, and checks ranges.
 ///

@@ -22,7 +22,8 @@ impl Adam {
         Adam { m: vec![0.0; len], v: vec![0.0; len], steps: 0 }
     }
 
-    /// One step: moments, weights, and the average `ema <- keep * ema + (1 - keep) * theta`. `scale` multiplies the gradient.
+    /// One step: moments, weights, and the average `ema <- keep * ema + (1 - keep) * theta`, unless it is empty.
+    /// `scale` multiplies the gradient.
     pub fn step(&mut self, config: &OptimizerConfig, rate: f64, scale: f64, grad: &[f32], theta: &mut [f32], ema: &mut [f32], keep: f64) {
         self.steps += 1;
         let [b1, b2] = config.betas;
@@ -32,7 +33,15 @@ impl Adam {
         let rate = (rate * c2 / c1) as f32;
         let eps = (config.eps * c2) as f32;
         let (b1, b2, scale, keep) = (b1 as f32, b2 as f32, scale as f32, keep as f32);
-        let weights = theta.par_chunks_mut(BLOCK).zip(ema.par_chunks_mut(BLOCK)).zip(grad.par_chunks(BLOCK));
+        // A network without an average gets blocks of none, one for each block of weights.
+        let mut none = vec![];
+        let averages: Vec<&mut [f32]> = if ema.is_empty() {
+            none.resize_with(theta.len().div_ceil(BLOCK), || &mut [][..]);
+            none
+        } else {
+            ema.chunks_mut(BLOCK).collect()
+        };
+        let weights = theta.par_chunks_mut(BLOCK).zip(averages).zip(grad.par_chunks(BLOCK));
         let moments = self.m.par_chunks_mut(BLOCK).zip(self.v.par_chunks_mut(BLOCK));
         weights.zip(moments).for_each(|(((theta, ema), grad), (m, v))| {
             for i in 0..theta.len() {
@@ -40,8 +49,8 @@ impl Adam {
                 m[i] = b1 * m[i] + (1.0 - b1) * g;
                 v[i] = b2 * v[i] + (1.0 - b2) * g * g;
                 theta[i] -= rate * m[i] / (v[i].sqrt() + eps);
-                ema[i] = keep * ema[i] + (1.0 - keep) * theta[i];
             }
+            ema.iter_mut().zip(theta).for_each(|(e, t)| *e = keep * *e + (1.0 - keep) * *t);
         });
     }
 }
@@ -71,6 +80,9 @@ mod tests {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
         assert!((ema[0] - 0.45).abs() < 1e-6);
+        let mut alone = vec![1.0, -2.0, 3.0];
+        Adam::new(3).step(&config, 0.1, 1.0, &[5.0, -0.01, 2.0], &mut alone, &mut [], 0.5);
+        assert_eq!(alone, theta);
     }
 
     #[test]

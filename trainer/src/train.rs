@@ -95,7 +95,7 @@ impl Setup {
         let nets = self.specs.iter().map(|s| NetState {
             name: s.name.to_string(),
             theta: s.theta.clone(),
-            ema: s.theta.clone(),
+            ema: if s.averaged { s.theta.clone() } else { vec![] },
             adam: Adam::new(s.theta.len()),
         });
         State { images_seen: 0, seconds: 0.0, skipped: 0, nets: nets.collect(), sums: Sums::default() }
@@ -106,7 +106,7 @@ impl Setup {
     /// # Errors
     /// If a state is there but cannot be read.
     pub fn load(&self, run: &Path) -> Result<State> {
-        let names: Vec<_> = self.specs.iter().map(|s| (s.name, s.theta.len())).collect();
+        let names: Vec<_> = self.specs.iter().map(|s| (s.name, s.theta.len(), s.averaged)).collect();
         Ok(checkpoint::load(run, &names)?.unwrap_or_else(|| self.fresh()))
     }
 
@@ -134,7 +134,7 @@ impl Setup {
                 let images = at..(at + c.pass() as u64).min(end);
                 let part = (images.end - images.start) as f64 / batch as f64;
                 at = images.end;
-                let pass = Pass { seed: c.seed, images, nets: &nets, data: self.data.as_deref() };
+                let pass = Pass { seed: c.seed, first, images, nets: &nets, data: self.data.as_deref() };
                 let loss = self.method.loss(phase, &pass)?;
                 let grads = loss.value.backward()?;
                 let grad = grads.get(nets[loss.net].theta()).context("the loss does not depend on the network it trains")?;

@@ -18,7 +18,7 @@
 //! noise input at sigma_max and reads t' through an embedding that starts at zero, so it begins as `f(eps)` at every time and
 //! the boundary loss begins at 0.
 
-use super::{Loss, Method, NetSpec, Pass, noise, per_image, tensor, uniform};
+use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, noise, per_image, tensor, uniform};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Result, bail};
@@ -29,7 +29,7 @@ use limbeck_shared::denoiser::{Adapter, Parameterization, edm_adapter};
 use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
 use limbeck_shared::program::Sampler;
-use limbeck_shared::rng::{self, Stream};
+use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::{Schedule, flow_sigma};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -178,17 +178,11 @@ impl Boot {
         let sigma: Vec<f64> = t.iter().map(|&t| flow_sigma(self.sigma_data, self.sigma_max, t).max(0.002)).collect();
         let signal = y.broadcast_mul(&per_image(t.iter().map(|&t| if t > 0.0 { 1.0 } else { 0.0 }))?)?;
         let x = (signal + eps.broadcast_mul(&per_image(sigma.iter().copied())?)?)?;
-        let adapters: Vec<_> = sigma.iter().map(|&s| edm_adapter(1.0, s, self.sigma_data)).collect();
-        let input = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_in))?)?;
-        let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
-        let mut f = self.teacher.forward(&input, &times, labels)?;
+        let mut x0 = edm_x0(&self.teacher, self.sigma_data, &x, &sigma, labels)?;
         if let (false, Some(null)) = (guidance.is_empty(), self.meta.null_label) {
-            // f(null) + w (f(label) - f(null)); c_skip x is the same in both, so guidance may act on F.
-            let without = self.teacher.forward(&input, &times, &vec![null; labels.len()])?;
-            f = (&without + (f - &without)?.broadcast_mul(&per_image(guidance.iter().copied())?)?)?;
+            let without = edm_x0(&self.teacher, self.sigma_data, &x, &sigma, &vec![null; labels.len()])?;
+            x0 = (&without + (x0 - &without)?.broadcast_mul(&per_image(guidance.iter().copied())?)?)?;
         }
-        let skipped = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_skip))?)?;
-        let x0 = (skipped + f.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_out))?)?)?;
         Ok(if self.config.clip > 0.0 { x0.clamp(-self.config.clip, self.config.clip)? } else { x0 })
     }
 
@@ -214,7 +208,7 @@ fn bootstrap(solver: Solver, y: &Tensor, from: &[f64], to: &[f64], f: impl Fn(&T
 
 impl Method for Boot {
     fn networks(&self, _seed: u64) -> Result<Vec<NetSpec>> {
-        Ok(vec![NetSpec { name: "student", exec: self.student.clone(), theta: self.start.clone() }])
+        Ok(vec![NetSpec { name: "student", exec: self.student.clone(), theta: self.start.clone(), averaged: true }])
     }
 
     fn needs_data(&self) -> bool {
@@ -225,13 +219,8 @@ impl Method for Boot {
         let shape = self.student.graph().input_shape();
         let n = (pass.images.end - pass.images.start) as usize;
         let eps = tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)?;
-        // Classes alike, the null label excluded.
-        let classes = self.meta.classes.len() as u32;
-        let labels: Vec<u32> = if self.student.graph().classes == 0 {
-            vec![]
-        } else {
-            pass.images.clone().map(|k| rng::below(pass.seed, Stream::Label, k, classes)).collect()
-        };
+        let table = if self.student.graph().classes == 0 { 0 } else { self.meta.classes.len() };
+        let labels = classes(pass.seed, &pass.images, Stream::Label, table);
         let guidance: Vec<f64> = match self.config.guidance {
             Some([least, most]) => uniform(pass.seed, &pass.images, Stream::Other(0)).iter().map(|u| least + (most - least) * u).collect(),
             None => vec![],

@@ -50,7 +50,7 @@ fn shifted(image: &[f32], [c, h, w]: [usize; 3], dy: isize, dx: isize, out: &mut
 
 impl Method for Features {
     fn networks(&self, seed: u64) -> Result<Vec<NetSpec>> {
-        Ok(vec![NetSpec { name: "features", exec: self.exec.clone(), theta: self.exec.graph().init(seed) }])
+        Ok(vec![NetSpec { name: "features", exec: self.exec.clone(), theta: self.exec.graph().init(seed), averaged: true }])
     }
 
     fn needs_data(&self) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod features;
+pub mod sid;
 pub mod teacher;
 
 use crate::config::{MethodConfig, RunConfig};
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::Exec;
+use limbeck_shared::denoiser::edm_adapter;
 use limbeck_shared::nn::Network;
 use limbeck_shared::rng::{self, Stream};
 use std::ops::Range;
@@ -24,12 +26,16 @@ pub struct NetSpec {
     pub exec: Arc<Exec>,
     /// Weights to start from.
     pub theta: Vec<f32>,
+    /// Whether an average of its weights is kept. The exported network, the first, is averaged.
+    pub averaged: bool,
 }
 
 /// What a loss is computed from.
 pub struct Pass<'a> {
     /// Key of all random numbers.
     pub seed: u64,
+    /// Number of the first image of this iteration, the same for all its passes.
+    pub first: u64,
     /// Numbers of the images of this pass, counted over the whole run: image k draws the same numbers in any batch.
     pub images: Range<u64>,
     /// The trained networks, in the order of [`Method::networks`].
@@ -90,6 +96,10 @@ pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Met
             let teacher = teacher.context("`teacher`: found none, expected the bundle to distill (--teacher FILE)")?;
             Box::new(boot::Boot::new(c, teacher, name, precision)?)
         }
+        MethodConfig::Sid(c) => {
+            let teacher = teacher.context("`teacher`: found none, expected the bundle to distill (--teacher FILE)")?;
+            Box::new(sid::Sid::new(c, teacher, name, precision)?)
+        }
         MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
     })
 }
@@ -130,6 +140,30 @@ pub(crate) fn uniform(seed: u64, images: &Range<u64>, stream: Stream) -> Vec<f64
             f64::from(v[0])
         })
         .collect()
+}
+
+/// An EDM network's x0 at noise levels `sigma` (Karras et al. 2022, eq. 7), one level an image.
+pub(crate) fn edm_x0(net: &Network, sigma_data: f64, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
+    let adapters: Vec<_> = sigma.iter().map(|&s| edm_adapter(1.0, s, sigma_data)).collect();
+    let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
+    let f = net.forward(&x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_in))?)?, &times, labels)?;
+    let skipped = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_skip))?)?;
+    Ok((skipped + f.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_out))?)?)?)
+}
+
+/// Noise levels with `ln sigma ~ N(mean, std^2)`, one for each image (Karras et al. 2022, section 5).
+pub(crate) fn log_normal(seed: u64, images: &Range<u64>, stream: Stream, mean: f64, std: f64) -> Vec<f64> {
+    let one = |k| {
+        let mut z = [0f32];
+        rng::normals(seed, stream, k, &mut z);
+        (mean + std * f64::from(z[0])).exp()
+    };
+    images.clone().map(one).collect()
+}
+
+/// One class for each image, all alike likely; none for a network without a table.
+pub(crate) fn classes(seed: u64, images: &Range<u64>, stream: Stream, count: usize) -> Vec<u32> {
+    if count == 0 { vec![] } else { images.clone().map(|k| rng::below(seed, stream, k, count as u32)).collect() }
 }
 
 /// `[n, c, h, w]`, or `[n, c]` for points.

@@ -7,7 +7,7 @@
 //! Deviations: no augmentation; sigma_data is the data's own standard deviation; labels are dropped with probability
 //! `label_dropout` for classifier-free guidance (Ho and Salimans 2022).
 
-use super::{Loss, Method, NetSpec, Pass, class_names, noise, per_image, real, tensor, uniform};
+use super::{Loss, Method, NetSpec, Pass, class_names, log_normal, noise, per_image, real, tensor, uniform};
 use crate::data::Dataset;
 use anyhow::{Result, bail};
 use limbeck_shared::bundle::{GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
@@ -15,7 +15,7 @@ use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::program::Sampler;
-use limbeck_shared::rng::{self, Stream};
+use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Teacher {
 
 impl Method for Teacher {
     fn networks(&self, seed: u64) -> Result<Vec<NetSpec>> {
-        Ok(vec![NetSpec { name: "teacher", exec: self.exec.clone(), theta: self.exec.graph().init(seed) }])
+        Ok(vec![NetSpec { name: "teacher", exec: self.exec.clone(), theta: self.exec.graph().init(seed), averaged: true }])
     }
 
     fn needs_data(&self) -> bool {
@@ -103,15 +103,7 @@ impl Method for Teacher {
             let null = |u: f64| self.null_label().filter(|_| u < self.config.label_dropout);
             labels = picks.iter().zip(drop).map(|(&pick, u)| null(u).unwrap_or_else(|| data.label(pick))).collect();
         }
-        let sigma: Vec<f64> = pass
-            .images
-            .clone()
-            .map(|k| {
-                let mut z = [0f32];
-                rng::normals(pass.seed, Stream::Time, k, &mut z);
-                (self.config.p_mean + self.config.p_std * f64::from(z[0])).exp()
-            })
-            .collect();
+        let sigma = log_normal(pass.seed, &pass.images, Stream::Time, self.config.p_mean, self.config.p_std);
         let eps = tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)?;
         let x0 = tensor(x0, n, shape)?;
         let x = (&x0 + eps.broadcast_mul(&per_image(sigma.iter().copied())?)?)?;

@@ -1,0 +1,392 @@
+//! SiD: data-free distillation into one or a few steps by score identities.
+//!
+//! Zhou, Zheng, Wang, Yin, Huang, "Score identity Distillation" (arXiv 2404.04057); guidance from "Long and Short Guidance in
+//! SiD" (2406.01561); K steps by uniform matching and Zero-/Anti-CFG from "Few-Step Diffusion via Score identity Distillation"
+//! (2505.12674). Three networks of one architecture, all started from the teacher: the frozen teacher f_phi, the fake score
+//! f_psi, which learns to denoise what the generator draws, and the generator G_theta.
+//!
+//! With `x_t = x_g + sigma eps` and `delta = f_phi(x_t) - f_psi(x_t)`, the generator descends
+//!
+//!   L = 100/B sum omega delta (f_phi - x_g - alpha delta),    omega = 1 / max(1e-5, sg[mean |x_g - f_phi|])
+//!
+//! through x_g and through both networks' inputs (Algorithm 1). Were f_psi exact, its expectation would be `(1 - alpha)` times
+//! the weighted mean of delta^2, so the value says nothing about progress: look at `fd`.
+//!
+//! The K-step generator denoises at times that fall linearly in the rho grid, fresh noise before each step; every iteration
+//! matches the output of one step, and only that step's call carries a gradient. The fake score is not told which step it was.
+//! One iteration of one step costs 4 network passes for the fake score and 7 for the generator, a forward pass being one.
+//!
+//! Deviations: a step whose gradient is not finite is counted and left out as a whole (upstream drops the samples); the sum
+//! over pixels in the fake score's loss is a mean, which Adam does not see.
+
+use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, log_normal, noise, per_image, tensor, uniform};
+use crate::data::Dataset;
+use crate::device::device;
+use anyhow::{Result, bail};
+use candle_core::{D, Tensor};
+use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
+use limbeck_shared::cpu::{Exec, Precision};
+use limbeck_shared::denoiser::Parameterization;
+use limbeck_shared::nn::Network;
+use limbeck_shared::program::Sampler;
+use limbeck_shared::rng::{self, Stream};
+use limbeck_shared::schedule::Schedule;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[cfg(test)]
+#[path = "sid_tests.rs"]
+mod tests;
+
+/// Settings of SiD.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SidConfig {
+    /// Steps K of the generator.
+    pub steps: usize,
+    /// Which step's output an iteration matches.
+    pub matching: Matching,
+    /// Weight of delta^2; 1.0 is safe, 1.2 best in the paper.
+    pub alpha: f64,
+    /// Treat both networks' answers as constants: the gradient is then `-omega delta`, whatever alpha. For comparison.
+    pub detached: bool,
+    /// Noise level of the first step; 2.5 for data of standard deviation 0.5.
+    pub sigma_init: f64,
+    /// The generator is matched at times uniform from 0 to this in the rho grid.
+    pub t_max: f64,
+    /// Mean of ln(sigma) in the fake score's training.
+    pub p_mean: f64,
+    /// Standard deviation of ln(sigma) there.
+    pub p_std: f64,
+    /// Guidance.
+    pub guidance: Guidance,
+    /// Probability that the fake score trains without the label; used where it is asked without one.
+    pub label_dropout: f64,
+}
+
+impl Default for SidConfig {
+    fn default() -> Self {
+        SidConfig {
+            steps: 1,
+            matching: Matching::Uniform,
+            alpha: 1.2,
+            detached: false,
+            sigma_init: 2.5,
+            t_max: 0.8,
+            p_mean: -1.2,
+            p_std: 1.2,
+            guidance: Guidance::None,
+            label_dropout: 0.1,
+        }
+    }
+}
+
+/// Which step of the chain is matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matching {
+    /// One k for the batch, uniform in 1..=K (the paper's).
+    Uniform,
+    /// One k for each image: less variance, K - 1 calls without gradient for every image.
+    PerImage,
+    /// Always the last.
+    Final,
+}
+
+/// Guidance strategies by the weights kappa of `f(null) + kappa (f(label) - f(null))`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guidance {
+    /// Conditional networks, no guidance.
+    None,
+    /// The same kappa everywhere: the student learns the teacher's guided density.
+    Lsg(f64),
+    /// The fake score without a label, the teacher with it.
+    ZeroCfg,
+    /// The fake score at -1 in the generator's loss; trained with this kappa (1 or -1).
+    AntiCfg(f64),
+    /// kappa_1 (training of the fake score), kappa_2 and kappa_3 (its two answers in the generator's loss), kappa_4 (teacher).
+    Kappas([f64; 4]),
+}
+
+impl Guidance {
+    /// kappa_1 to kappa_4.
+    pub fn kappas(self) -> [f64; 4] {
+        match self {
+            Guidance::None => [1.0; 4],
+            Guidance::Lsg(k) => [k; 4],
+            Guidance::ZeroCfg => [0.0, 0.0, 0.0, 1.0],
+            Guidance::AntiCfg(train) => [train, -1.0, -1.0, 1.0],
+            Guidance::Kappas(k) => k,
+        }
+    }
+}
+
+/// The method.
+pub struct Sid {
+    config: SidConfig,
+    meta: Meta,
+    sigma_data: f64,
+    schedule: Schedule,
+    teacher: Network,
+    generator: Arc<Exec>,
+    fake: Arc<Exec>,
+    start: Vec<f32>,
+}
+
+/// Numbers of one of the two phases: each draws its own.
+#[derive(Clone, Copy)]
+struct Draws {
+    seed: u64,
+    phase: u32,
+}
+
+impl Draws {
+    fn stream(self, which: u32) -> Stream {
+        Stream::Other(10_000 + 1_000 * self.phase + which)
+    }
+    fn chain(self, step: usize) -> Stream {
+        self.stream(100 + step as u32)
+    }
+}
+
+impl Sid {
+    /// Prepares the three networks from the teacher.
+    ///
+    /// # Errors
+    /// Names the key that does not fit.
+    pub fn new(config: &SidConfig, teacher: &Bundle, name: &str, precision: Precision) -> Result<Sid> {
+        let (Parameterization::Edm { sigma_data }, schedule @ Schedule::Edm { sigma_min, sigma_max, .. }) =
+            (teacher.meta.parameterization, teacher.meta.schedule)
+        else {
+            bail!("`teacher`: found {:?} on {:?}, expected an EDM model", teacher.meta.parameterization, teacher.meta.schedule);
+        };
+        if teacher.meta.second_time || teacher.meta.guidance_input || teacher.graphs.len() != 1 {
+            bail!("`teacher`: found a student or a routed model, expected one diffusion model");
+        }
+        if !(1..=64).contains(&config.steps) {
+            bail!("`method.steps`: found {}, expected 1 to 64", config.steps);
+        }
+        if !(config.sigma_init > sigma_min && config.sigma_init <= sigma_max) {
+            bail!("`method.sigma_init`: found {}, expected a noise level in ({sigma_min}, {sigma_max}]", config.sigma_init);
+        }
+        if !(config.t_max > 0.0 && config.t_max <= 1.0) {
+            bail!("`method.t_max`: found {}, expected a time in (0, 1]", config.t_max);
+        }
+        if !(0.0..1.0).contains(&config.label_dropout) {
+            bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
+        }
+        if !(config.alpha.is_finite() && config.p_mean.is_finite() && config.p_std >= 0.0) {
+            bail!("`method`: found alpha {}, p_mean {}, p_std {}, expected finite numbers", config.alpha, config.p_mean, config.p_std);
+        }
+        let kappas = config.guidance.kappas();
+        if kappas != [1.0; 4] && teacher.meta.null_label.is_none() {
+            bail!("`method.guidance`: found {:?}, expected none for a teacher without a null label", config.guidance);
+        }
+        if !kappas.iter().all(|k| k.is_finite()) {
+            bail!("`method.guidance`: found {kappas:?}, expected finite weights");
+        }
+        let mut meta = teacher.meta.clone();
+        meta.name = name.to_string();
+        meta.init_time = Some(config.sigma_init);
+        // The levels of a chain of k steps are among those of K wherever k divides K.
+        let steps: Vec<usize> = (1..=config.steps).filter(|k| config.steps.is_multiple_of(*k)).collect();
+        meta.samplers = vec![SamplerSpec { sampler: Sampler::Renoise, steps, default_steps: config.steps }];
+        meta.guidance = None;
+        meta.golden = None;
+        meta.training.method = "sid".into();
+        meta.training.preset = name.to_string();
+        meta.training.teacher_sha256 = Some(teacher.sha256.clone());
+        meta.training.evaluation = Default::default();
+        let exec = || Ok::<_, anyhow::Error>(Arc::new(Exec::with_precision(teacher.graphs[0].clone(), precision)?));
+        Ok(Sid {
+            config: config.clone(),
+            meta,
+            sigma_data,
+            schedule,
+            teacher: Network::frozen(exec()?, &teacher.thetas[0], device())?,
+            generator: exec()?,
+            fake: exec()?,
+            start: teacher.thetas[0].clone(),
+        })
+    }
+
+    /// Noise level of step k, 1 to K: linear in the rho grid's time from sigma_init.
+    fn level(&self, k: usize) -> f64 {
+        if k == 1 {
+            return self.config.sigma_init;
+        }
+        let u = self.schedule.uniform_of(self.config.sigma_init);
+        self.schedule.at_uniform(u * (1.0 - (k - 1) as f64 / self.config.steps as f64))
+    }
+
+    fn x0(&self, net: &Network, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
+        edm_x0(net, self.sigma_data, x, sigma, labels)
+    }
+
+    /// `f(null) + kappa (f(label) - f(null))`, with one call where one is enough.
+    fn guided(&self, net: &Network, x: &Tensor, sigma: &[f64], labels: &[u32], kappa: f64) -> Result<Tensor> {
+        let Some(null) = self.meta.null_label.filter(|_| kappa != 1.0) else {
+            return self.x0(net, x, sigma, labels);
+        };
+        let without = self.x0(net, x, sigma, &vec![null; labels.len()])?;
+        if kappa == 0.0 {
+            return Ok(without);
+        }
+        let with = self.x0(net, x, sigma, labels)?;
+        Ok((&without + ((with - &without)? * kappa)?)?)
+    }
+
+    /// Which step each image's output is matched at.
+    fn matched(&self, pass: &Pass<'_>) -> Vec<usize> {
+        let n = (pass.images.end - pass.images.start) as usize;
+        let draw = |index| 1 + rng::below(pass.seed, Stream::Other(9_999), index, self.config.steps as u32) as usize;
+        match self.config.matching {
+            Matching::Uniform => vec![draw(pass.first); n],
+            Matching::PerImage => pass.images.clone().map(draw).collect(),
+            Matching::Final => vec![self.config.steps; n],
+        }
+    }
+
+    /// The input of each image's matched step, without gradient, and its noise level.
+    fn chain(&self, generator: &Network, pass: &Pass<'_>, d: Draws, at: &[usize], labels: &[u32]) -> Result<(Tensor, Vec<f64>)> {
+        let generator = generator.detached();
+        let (n, shape) = (at.len(), self.generator.graph().input_shape());
+        let last = at.iter().copied().max().unwrap_or(1);
+        let (mut input, mut x): (Option<Tensor>, Option<Tensor>) = (None, None);
+        for k in 1..=last {
+            let sigma = self.level(k);
+            let eps = (tensor(noise(d.seed, &pass.images, shape, d.chain(k)), n, shape)? * sigma)?;
+            // The first input is noise alone.
+            let here = match &x {
+                None => eps,
+                Some(x) => (x + eps)?,
+            };
+            let matched = per_image(at.iter().map(|&a| if a == k { 1.0 } else { 0.0 }))?;
+            let part = here.broadcast_mul(&matched)?;
+            input = Some(match input {
+                None => part,
+                Some(sum) => (sum + part)?,
+            });
+            if k < last {
+                x = Some(self.x0(&generator, &here, &vec![sigma; n], labels)?);
+            }
+        }
+        let Some(input) = input else { bail!("`batch`: found no image, expected at least one") };
+        Ok((input.detach(), at.iter().map(|&k| self.level(k)).collect()))
+    }
+
+    /// The fake score learns to denoise the generator's images.
+    fn fake_loss(&self, pass: &Pass<'_>) -> Result<Loss> {
+        let d = Draws { seed: pass.seed, phase: 0 };
+        let labels = self.labels(pass, d);
+        let (input, levels) = self.chain(&pass.nets[0], pass, d, &self.matched(pass), &labels)?;
+        let y = self.x0(&pass.nets[0].detached(), &input, &levels, &labels)?.detach();
+        let sigma = log_normal(d.seed, &pass.images, d.stream(1), self.config.p_mean, self.config.p_std);
+        let eps = tensor(noise(d.seed, &pass.images, self.shape(), d.stream(2)), sigma.len(), self.shape())?;
+        let x = (&y + eps.broadcast_mul(&per_image(sigma.iter().copied())?)?)?;
+        let [kappa, ..] = self.config.guidance.kappas();
+        let mut given = labels;
+        if let (true, Some(null)) = (self.config.guidance.kappas() != [1.0; 4], self.meta.null_label) {
+            let drop = uniform(d.seed, &pass.images, d.stream(3));
+            given.iter_mut().zip(drop).filter(|(_, u)| *u < self.config.label_dropout).for_each(|(l, _)| *l = null);
+        }
+        let f = self.guided(&pass.nets[1], &x, &sigma, &given, kappa)?;
+        Ok(Loss { net: 1, value: denoising(&f, &y, &sigma, self.sigma_data)?, terms: vec![] })
+    }
+
+    /// The generator moves to where teacher and fake score agree: the loss of each pixel, and omega.
+    fn generator_terms(&self, pass: &Pass<'_>) -> Result<(Tensor, Tensor)> {
+        let d = Draws { seed: pass.seed, phase: 1 };
+        let labels = self.labels(pass, d);
+        let (input, levels) = self.chain(&pass.nets[0], pass, d, &self.matched(pass), &labels)?;
+        let x_g = self.x0(&pass.nets[0], &input, &levels, &labels)?;
+        let times = uniform(d.seed, &pass.images, d.stream(1));
+        let sigma: Vec<f64> = times.iter().map(|u| self.schedule.at_uniform(u * self.config.t_max)).collect();
+        let eps = tensor(noise(d.seed, &pass.images, self.shape(), d.stream(2)), sigma.len(), self.shape())?;
+        let x = (&x_g + eps.broadcast_mul(&per_image(sigma.iter().copied())?)?)?;
+        let [_, k2, k3, k4] = self.config.guidance.kappas();
+        let teacher = self.guided(&self.teacher, &x, &sigma, &labels, k4)?;
+        let fake = pass.nets[1].detached();
+        let in_delta = self.guided(&fake, &x, &sigma, &labels, k2)?;
+        let outside = if k2 == k3 { in_delta.clone() } else { self.guided(&fake, &x, &sigma, &labels, k3)? };
+        let answers = Answers { teacher, in_delta, outside };
+        let answers = if self.config.detached { answers.detach() } else { answers };
+        Ok((identity(&x_g, &answers, self.config.alpha)?, weight(&x_g, &answers.teacher)?))
+    }
+
+    fn generator_loss(&self, pass: &Pass<'_>) -> Result<Loss> {
+        let (per_pixel, omega) = self.generator_terms(pass)?;
+        let value = (per_pixel.broadcast_mul(&omega)?.sum_all()? * (100.0 / omega.dim(0)? as f64))?;
+        Ok(Loss { net: 0, value, terms: vec![] })
+    }
+
+    fn labels(&self, pass: &Pass<'_>, d: Draws) -> Vec<u32> {
+        let table = if self.generator.graph().classes == 0 { 0 } else { self.meta.classes.len() };
+        classes(d.seed, &pass.images, d.stream(0), table)
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.generator.graph().input_shape()
+    }
+}
+
+/// What the networks answer at the noisy image.
+struct Answers {
+    /// f_phi.
+    teacher: Tensor,
+    /// f_psi at kappa_2, in delta.
+    in_delta: Tensor,
+    /// f_psi at kappa_3, outside it.
+    outside: Tensor,
+}
+
+impl Answers {
+    fn detach(&self) -> Answers {
+        Answers { teacher: self.teacher.detach(), in_delta: self.in_delta.detach(), outside: self.outside.detach() }
+    }
+}
+
+/// `(1 - alpha) delta^2 + delta (f_psi - x_g)` for each pixel, which is `delta (f_phi - x_g - alpha delta)` with one cancellation
+/// less (2404.04057, Eq. 23).
+fn identity(x_g: &Tensor, a: &Answers, alpha: f64) -> Result<Tensor> {
+    let delta = (&a.teacher - &a.in_delta)?;
+    let first = (&delta * (&a.outside - x_g)?)?;
+    Ok(if alpha == 1.0 { first } else { (first + (delta.sqr()? * (1.0 - alpha))?)? })
+}
+
+/// omega, one constant an image: `1 / max(1e-5, mean |x_g - f_phi|)`, to multiply `[n, c, h, w]` with.
+fn weight(x_g: &Tensor, teacher: &Tensor) -> Result<Tensor> {
+    let away = (x_g - teacher)?.detach().abs()?.flatten_from(1)?.mean_keepdim(D::Minus1)?;
+    Ok(away.maximum(1e-5)?.recip()?.unsqueeze(2)?.unsqueeze(3)?)
+}
+
+/// `lambda(sigma) (f - y)^2`, mean over images and pixels; `lambda = 1 / c_out^2` gives the raw network a target of unit weight.
+fn denoising(f: &Tensor, y: &Tensor, sigma: &[f64], sigma_data: f64) -> Result<Tensor> {
+    let lambda = sigma.iter().map(|s| (s * s + sigma_data * sigma_data) / (s * sigma_data).powi(2));
+    Ok((f - y)?.sqr()?.broadcast_mul(&per_image(lambda)?)?.mean_all()?)
+}
+
+impl Method for Sid {
+    fn networks(&self, _seed: u64) -> Result<Vec<NetSpec>> {
+        let net = |name, exec: &Arc<Exec>, averaged| NetSpec { name, exec: exec.clone(), theta: self.start.clone(), averaged };
+        Ok(vec![net("generator", &self.generator, true), net("fake_score", &self.fake, false)])
+    }
+
+    fn phases(&self) -> usize {
+        2
+    }
+
+    fn needs_data(&self) -> bool {
+        false
+    }
+
+    fn loss(&self, phase: usize, pass: &Pass<'_>) -> Result<Loss> {
+        // The fake score first: it starts as the teacher, and there the generator's gradient is exactly zero.
+        if phase == 0 { self.fake_loss(pass) } else { self.generator_loss(pass) }
+    }
+
+    fn meta(&self, _data: Option<&dyn Dataset>) -> Result<Meta> {
+        Ok(self.meta.clone())
+    }
+}
