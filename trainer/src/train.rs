@@ -120,7 +120,7 @@ impl Setup {
         let end = (first + c.batch as u64).min(c.images.max(first + 1));
         let batch = (end - first) as usize;
         let mut report = vec![];
-        for phase in 0..self.method.phases() {
+        for phase in (0..self.method.phases()).filter(|&p| self.method.active(p, first)) {
             let mut total: Option<(usize, Vec<f32>)> = None;
             let (mut loss_sum, mut terms): (f64, Vec<(&'static str, f64)>) = (0.0, vec![]);
             let nets = self

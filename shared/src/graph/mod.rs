@@ -117,6 +117,8 @@ pub struct Graph {
     pub output: NodeId,
     /// A second result some networks offer (the classifier's features).
     pub features: Option<NodeId>,
+    /// The last value before a U-Net's middle: what a discriminator that shares the encoder looks at.
+    pub encoder: Option<NodeId>,
     /// How many scalar time inputs a call gives per image: noise level, then target time and guidance where the network has them.
     pub times: usize,
     /// Rows of the label table, 0 for an unconditional network.
@@ -127,7 +129,12 @@ impl Graph {
     /// A graph with only its input.
     pub fn new(input: Shape) -> Graph {
         let node = Node { op: Op::Input, inputs: vec![], params: vec![], shape: input };
-        Graph { nodes: vec![node], params: vec![], output: 0, features: None, times: 0, classes: 0 }
+        Graph { nodes: vec![node], params: vec![], output: 0, features: None, encoder: None, times: 0, classes: 0 }
+    }
+
+    /// The network up to a node, which becomes its output. All parameters stay, so that theta is the same.
+    pub fn until(&self, output: NodeId) -> Graph {
+        Graph { nodes: self.nodes[..=output].to_vec(), output, features: None, encoder: None, ..self.clone() }
     }
 
     /// Shape of the input image.

@@ -217,6 +217,7 @@ impl Builder<'_> {
             }
         }
 
+        self.g.encoder = Some(x);
         let deepest = c.block_out_channels[levels - 1];
         x = self.resnet("mid_block.resnets.0", x, deepest)?;
         if c.add_attention {

@@ -46,6 +46,18 @@ impl Network {
         Network { exec: self.exec.clone(), theta: self.theta.detach() }
     }
 
+    /// The same parameters in another network of as many, such as a part of this one ([`Graph::until`]).
+    ///
+    /// # Errors
+    /// [`Error::Call`] if the other takes another number of parameters.
+    pub fn with_exec(&self, exec: Arc<Exec>) -> Result<Network> {
+        let (found, expected) = (self.theta.elem_count(), exec.graph().param_count());
+        if found != expected {
+            return Err(Error::call("parameters", found, expected));
+        }
+        Ok(Network { exec, theta: self.theta.clone() })
+    }
+
     /// The flat parameters, `[param_count]`.
     pub fn theta(&self) -> &Tensor {
         &self.theta

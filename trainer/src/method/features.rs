@@ -59,7 +59,7 @@ impl Method for Features {
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let shape = self.exec.graph().input_shape();
-        let (images, picks) = real(pass, shape)?;
+        let (images, picks) = real(pass, shape, usize::MAX)?;
         let (n, len) = (picks.len(), shape.iter().product::<usize>());
         let mut x = vec![0f32; images.len()];
         let span = 2 * self.shift as u32 + 1;

@@ -67,6 +67,11 @@ pub trait Method {
         1
     }
 
+    /// Whether an iteration that begins with this many images seen makes this update.
+    fn active(&self, _phase: usize, _images_seen: u64) -> bool {
+        true
+    }
+
     /// Whether real images are read. Data-free methods never open a data file.
     fn needs_data(&self) -> bool;
 
@@ -113,18 +118,18 @@ pub(crate) fn noise(seed: u64, images: &Range<u64>, shape: [usize; 3], stream: S
     out
 }
 
-/// The real images of a pass `[n, c, h, w]` flat, in random order over the data, and which of the data each is.
+/// The real images of a pass `[n, c, h, w]` flat, drawn from the first `limit` of the data, and which of the data each is.
 ///
 /// # Errors
 /// If there are no data, or their shape is not the network's.
-pub(crate) fn real(pass: &Pass<'_>, shape: [usize; 3]) -> Result<(Vec<f32>, Vec<usize>)> {
+pub(crate) fn real(pass: &Pass<'_>, shape: [usize; 3], limit: usize) -> Result<(Vec<f32>, Vec<usize>)> {
     let data = pass.data.context("`data`: found none, expected the images to train on")?;
     if data.shape() != shape {
         bail!("`data`: found images of {:?}, expected the network's {shape:?}", data.shape());
     }
     let len = shape.iter().product::<usize>();
-    let picks: Vec<usize> =
-        pass.images.clone().map(|k| rng::below(pass.seed, Stream::Order, k, data.len() as u32) as usize).collect();
+    let count = data.len().min(limit) as u32;
+    let picks: Vec<usize> = pass.images.clone().map(|k| rng::below(pass.seed, Stream::Order, k, count) as usize).collect();
     let mut x = vec![0f32; picks.len() * len];
     x.chunks_exact_mut(len).zip(&picks).for_each(|(x, &pick)| data.image(pick, x));
     Ok((x, picks))

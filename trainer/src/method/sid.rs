@@ -16,17 +16,20 @@
 //! matches the output of one step, and only that step's call carries a gradient. The fake score is not told which step it was.
 //! One iteration of one step costs 4 network passes for the fake score and 7 for the generator, a forward pass being one.
 //!
-//! Deviations: a step whose gradient is not finite is counted and left out as a whole (upstream drops the samples); the sum
-//! over pixels in the fake score's loss is a mean, which Adam does not see.
+//! The optional adversarial term ("Adversarial Score identity Distillation", 2410.14919) needs no new weights: the encoder of the
+//! fake score is the discriminator, its logits the mean over channels of the last map before the middle.
+//!
+//! Deviations: a step whose gradient is not finite is counted and left out as a whole (upstream drops the samples); gradients are
+//! limited by their norm, not value by value; logits and denoised image come from two calls, not one, an encoder's pass more.
 
-use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, log_normal, noise, per_image, tensor, uniform};
+use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, log_normal, noise, per_image, real, tensor, uniform};
 use crate::data::Dataset;
 use crate::device::device;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{D, Tensor};
 use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
 use limbeck_shared::cpu::{Exec, Precision};
-use limbeck_shared::denoiser::Parameterization;
+use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::nn::Network;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::{self, Stream};
@@ -62,6 +65,29 @@ pub struct SidConfig {
     pub guidance: Guidance,
     /// Probability that the fake score trains without the label; used where it is asked without one.
     pub label_dropout: f64,
+    /// The term on real images; none: no image is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adversarial: Option<Adversarial>,
+}
+
+/// The adversarial term and its three phases, in images seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Adversarial {
+    /// Weight in the generator's loss; the identity loss has 1, both are halved.
+    pub weight: f64,
+    /// Until here only the fake score trains, and learns to tell real images from drawn ones.
+    pub freeze: u64,
+    /// From here on the generator's loss has the term.
+    pub begin: u64,
+    /// Real images used, the first of the data; 0: all.
+    pub images: usize,
+}
+
+impl Default for Adversarial {
+    fn default() -> Self {
+        Adversarial { weight: 0.01, freeze: 100_000, begin: 200_000, images: 0 }
+    }
 }
 
 impl Default for SidConfig {
@@ -77,6 +103,7 @@ impl Default for SidConfig {
             p_std: 1.2,
             guidance: Guidance::None,
             label_dropout: 0.1,
+            adversarial: None,
         }
     }
 }
@@ -131,6 +158,8 @@ pub struct Sid {
     teacher: Network,
     generator: Arc<Exec>,
     fake: Arc<Exec>,
+    /// The fake score's first half.
+    encoder: Option<Arc<Exec>>,
     start: Vec<f32>,
 }
 
@@ -186,6 +215,15 @@ impl Sid {
         if !kappas.iter().all(|k| k.is_finite()) {
             bail!("`method.guidance`: found {kappas:?}, expected finite weights");
         }
+        let graph = &teacher.graphs[0];
+        let encoder = match (&config.adversarial, graph.encoder) {
+            (None, _) => None,
+            (Some(_), None) => bail!("`method.adversarial`: found a teacher without an encoder, expected a U-Net"),
+            (Some(a), Some(_)) if !(a.weight >= 0.0 && a.weight.is_finite()) => {
+                bail!("`method.adversarial.weight`: found {}, expected a weight from 0", a.weight)
+            }
+            (Some(_), Some(node)) => Some(Arc::new(Exec::with_precision(graph.until(node), precision)?)),
+        };
         let mut meta = teacher.meta.clone();
         meta.name = name.to_string();
         meta.init_time = Some(config.sigma_init);
@@ -207,6 +245,7 @@ impl Sid {
             teacher: Network::frozen(exec()?, &teacher.thetas[0], device())?,
             generator: exec()?,
             fake: exec()?,
+            encoder,
             start: teacher.thetas[0].clone(),
         })
     }
@@ -276,27 +315,54 @@ impl Sid {
         Ok((input.detach(), at.iter().map(|&k| self.level(k)).collect()))
     }
 
-    /// The fake score learns to denoise the generator's images.
+    /// The fake score learns to denoise the generator's images, and to tell them from real ones.
     fn fake_loss(&self, pass: &Pass<'_>) -> Result<Loss> {
         let d = Draws { seed: pass.seed, phase: 0 };
-        let labels = self.labels(pass, d);
+        let mut labels = self.labels(pass, d);
+        let images = match &self.config.adversarial {
+            None => None,
+            Some(a) => {
+                let (x, picks) = real(pass, self.shape(), if a.images == 0 { usize::MAX } else { a.images })?;
+                // Both kinds share label, noise level and noise, so that nothing else tells them apart.
+                if let (Some(data), false) = (pass.data, labels.is_empty()) {
+                    labels = picks.iter().map(|&i| data.label(i)).collect();
+                }
+                Some(tensor(x, picks.len(), self.shape())?)
+            }
+        };
         let (input, levels) = self.chain(&pass.nets[0], pass, d, &self.matched(pass), &labels)?;
         let y = self.x0(&pass.nets[0].detached(), &input, &levels, &labels)?.detach();
         let sigma = log_normal(d.seed, &pass.images, d.stream(1), self.config.p_mean, self.config.p_std);
         let eps = tensor(noise(d.seed, &pass.images, self.shape(), d.stream(2)), sigma.len(), self.shape())?;
-        let x = (&y + eps.broadcast_mul(&per_image(sigma.iter().copied())?)?)?;
-        let [kappa, ..] = self.config.guidance.kappas();
-        let mut given = labels;
-        if let (true, Some(null)) = (self.config.guidance.kappas() != [1.0; 4], self.meta.null_label) {
+        let eps = eps.broadcast_mul(&per_image(sigma.iter().copied())?)?;
+        let x = (&y + &eps)?;
+        let kappas = self.config.guidance.kappas();
+        let mut given = labels.clone();
+        if let (true, Some(null)) = (kappas != [1.0; 4], self.meta.null_label) {
             let drop = uniform(d.seed, &pass.images, d.stream(3));
             given.iter_mut().zip(drop).filter(|(_, u)| *u < self.config.label_dropout).for_each(|(l, _)| *l = null);
         }
-        let f = self.guided(&pass.nets[1], &x, &sigma, &given, kappa)?;
-        Ok(Loss { net: 1, value: denoising(&f, &y, &sigma, self.sigma_data)?, terms: vec![] })
+        let f = self.guided(&pass.nets[1], &x, &sigma, &given, kappas[0])?;
+        let score = denoising(&f, &y, &sigma, self.sigma_data)?;
+        let Some(images) = images else { return Ok(Loss { net: 1, value: score, terms: vec![] }) };
+        let drawn = bce(&self.logits(&pass.nets[1], &x, &sigma, &labels)?, false)?;
+        let true_ones = bce(&self.logits(&pass.nets[1], &(images + eps)?, &sigma, &labels)?, true)?;
+        let mean_lambda = sigma.iter().map(|s| lambda(*s, self.sigma_data)).sum::<f64>() / sigma.len() as f64;
+        let told = (drawn + true_ones)?;
+        let terms = vec![("discriminator", f64::from(told.to_scalar::<f32>()?))];
+        Ok(Loss { net: 1, value: (score + (told * (0.5 * mean_lambda))?)?, terms })
     }
 
-    /// The generator moves to where teacher and fake score agree: the loss of each pixel, and omega.
-    fn generator_terms(&self, pass: &Pass<'_>) -> Result<(Tensor, Tensor)> {
+    /// The discriminator's logits `[n, 1, h, w]`: mean over the channels of the fake score's encoder.
+    fn logits(&self, fake: &Network, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
+        let encoder = self.encoder.as_ref().context("`method.adversarial`: found no encoder")?;
+        let c_in = per_image(sigma.iter().map(|&s| edm_adapter(1.0, s, self.sigma_data).c_in))?;
+        let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
+        Ok(fake.with_exec(encoder.clone())?.forward(&x.broadcast_mul(&c_in)?, &times, labels)?.mean_keepdim(1)?)
+    }
+
+    /// The generator moves to where teacher and fake score agree: the loss of each pixel, omega, and the noisy image.
+    fn generator_terms(&self, pass: &Pass<'_>) -> Result<Terms> {
         let d = Draws { seed: pass.seed, phase: 1 };
         let labels = self.labels(pass, d);
         let (input, levels) = self.chain(&pass.nets[0], pass, d, &self.matched(pass), &labels)?;
@@ -312,13 +378,22 @@ impl Sid {
         let outside = if k2 == k3 { in_delta.clone() } else { self.guided(&fake, &x, &sigma, &labels, k3)? };
         let answers = Answers { teacher, in_delta, outside };
         let answers = if self.config.detached { answers.detach() } else { answers };
-        Ok((identity(&x_g, &answers, self.config.alpha)?, weight(&x_g, &answers.teacher)?))
+        let (per_pixel, omega) = (identity(&x_g, &answers, self.config.alpha)?, weight(&x_g, &answers.teacher)?);
+        Ok(Terms { per_pixel, omega, x, sigma, labels })
     }
 
     fn generator_loss(&self, pass: &Pass<'_>) -> Result<Loss> {
-        let (per_pixel, omega) = self.generator_terms(pass)?;
-        let value = (per_pixel.broadcast_mul(&omega)?.sum_all()? * (100.0 / omega.dim(0)? as f64))?;
-        Ok(Loss { net: 0, value, terms: vec![] })
+        let t = self.generator_terms(pass)?;
+        let n = t.sigma.len() as f64;
+        let identity = (t.per_pixel.broadcast_mul(&t.omega)?.sum_all()? * (100.0 / n))?;
+        let Some(a) = self.config.adversarial.as_ref().filter(|a| pass.first >= a.begin) else {
+            return Ok(Loss { net: 0, value: identity, terms: vec![] });
+        };
+        let fooled = bce(&self.logits(&pass.nets[1].detached(), &t.x, &t.sigma, &t.labels)?.clamp(-10.0, 10.0)?, true)?;
+        let pixels = self.shape().iter().product::<usize>() as f64;
+        let omega = f64::from(t.omega.mean_all()?.to_scalar::<f32>()?);
+        let terms = vec![("fooled", f64::from(fooled.to_scalar::<f32>()?))];
+        Ok(Loss { net: 0, value: ((identity * 0.5)? + (fooled * (0.5 * a.weight * omega * pixels))?)?, terms })
     }
 
     fn labels(&self, pass: &Pass<'_>, d: Draws) -> Vec<u32> {
@@ -329,6 +404,15 @@ impl Sid {
     fn shape(&self) -> [usize; 3] {
         self.generator.graph().input_shape()
     }
+}
+
+/// The parts of the generator's loss.
+struct Terms {
+    per_pixel: Tensor,
+    omega: Tensor,
+    x: Tensor,
+    sigma: Vec<f64>,
+    labels: Vec<u32>,
 }
 
 /// What the networks answer at the noisy image.
@@ -361,10 +445,21 @@ fn weight(x_g: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     Ok(away.maximum(1e-5)?.recip()?.unsqueeze(2)?.unsqueeze(3)?)
 }
 
-/// `lambda(sigma) (f - y)^2`, mean over images and pixels; `lambda = 1 / c_out^2` gives the raw network a target of unit weight.
+/// EDM's weight, `1 / c_out^2`: the raw network then has a target of unit weight.
+fn lambda(sigma: f64, sigma_data: f64) -> f64 {
+    (sigma * sigma + sigma_data * sigma_data) / (sigma * sigma_data).powi(2)
+}
+
+/// `lambda(sigma) (f - y)^2`, sum over pixels, mean over images.
 fn denoising(f: &Tensor, y: &Tensor, sigma: &[f64], sigma_data: f64) -> Result<Tensor> {
-    let lambda = sigma.iter().map(|s| (s * s + sigma_data * sigma_data) / (s * sigma_data).powi(2));
-    Ok((f - y)?.sqr()?.broadcast_mul(&per_image(lambda)?)?.mean_all()?)
+    let weight = per_image(sigma.iter().map(|&s| lambda(s, sigma_data)))?;
+    Ok(((f - y)?.sqr()?.broadcast_mul(&weight)?.sum_all()? / sigma.len() as f64)?)
+}
+
+/// Mean binary cross-entropy of logits: `max(-x, 0) + ln(1 + exp(-|x|))` for the answer yes.
+fn bce(logits: &Tensor, yes: bool) -> Result<Tensor> {
+    let x = if yes { logits.neg()? } else { logits.clone() };
+    Ok((x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?.mean_all()?)
 }
 
 impl Method for Sid {
@@ -377,8 +472,12 @@ impl Method for Sid {
         2
     }
 
+    fn active(&self, phase: usize, images_seen: u64) -> bool {
+        phase == 0 || self.config.adversarial.as_ref().is_none_or(|a| images_seen >= a.freeze)
+    }
+
     fn needs_data(&self) -> bool {
-        false
+        self.config.adversarial.is_some()
     }
 
     fn loss(&self, phase: usize, pass: &Pass<'_>) -> Result<Loss> {

@@ -95,7 +95,7 @@ impl Method for Teacher {
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let graph = self.exec.graph();
         let shape = graph.input_shape();
-        let (x0, picks) = real(pass, shape)?;
+        let (x0, picks) = real(pass, shape, usize::MAX)?;
         let n = picks.len();
         let mut labels = vec![];
         if let (Some(data), 1..) = (pass.data, graph.classes) {
