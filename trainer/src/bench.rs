@@ -1,11 +1,11 @@
 //! Timing: medians after warm-up, one JSON line.
 
+use crate::config::Arithmetic;
 use crate::config::OptimizerConfig;
 use crate::optim::Adam;
 use crate::sample::{self, Device, Labels, Request};
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use crate::config::Arithmetic;
 use limbeck_shared::cpu::{Cond, Exec, Keep, threads};
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::rng::{self, Stream};

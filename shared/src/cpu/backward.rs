@@ -8,6 +8,7 @@ use super::plan::{self, Backward};
 use super::{Chunk, Exec, Keep, Precision, Scratch, Tape, attention, conv, for_each_lane, from_chunk, threads, to_chunk};
 use crate::error::{Error, Result};
 use crate::graph::Op;
+use std::sync::atomic::Ordering;
 
 /// What a backward pass gives.
 #[derive(Debug, Default)]
@@ -48,6 +49,7 @@ impl Exec {
             // The output depends on nothing that is differentiated.
             return Ok(Gradients { dx: want_dx.then(|| vec![0.0; n * in_len]), dtheta: want_dtheta.then(|| vec![0.0; g.param_count()]) });
         }
+        self.passes.fetch_add(n as u64 * (1 + u64::from(want_dtheta)), Ordering::Relaxed);
         let packed = self.pack(theta, Direction::Backward);
         let mut dx = want_dx.then(|| vec![0.0; n * in_len]);
         let lane_count = threads().min(tape.chunks.len()).max(1);

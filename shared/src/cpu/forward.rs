@@ -3,8 +3,8 @@
 use super::conv::{self, Epilogue, Geometry};
 use super::matmul::{Mat, matmul};
 use super::norm::{Affine, Norm};
-use super::plan::Layout;
 use super::pack::{Direction, Packed};
+use super::plan::Layout;
 use super::{Chunk, Cond, Exec, Precision, Scratch, attention, norm, to_chunk};
 use crate::graph::{Graph, Node, Op, TimeFeatures};
 

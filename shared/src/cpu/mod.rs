@@ -24,6 +24,7 @@ pub use plan::Keep;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache.
@@ -57,6 +58,7 @@ pub struct Exec {
     moments_len: usize,
     precision: Precision,
     places: pack::Places,
+    passes: AtomicU64,
     pool: Arc<Pool>,
 }
 
@@ -200,7 +202,22 @@ impl Exec {
         }
         let forward = [Keep::Nothing, Keep::ForInput, Keep::ForAll].map(|k| plan::forward(&graph, k));
         let places = pack::Places::new(&graph, precision);
-        Ok(Exec { graph, forward, backward: Default::default(), moments, moments_len, precision, places, pool: Arc::default() })
+        Ok(Exec {
+            graph,
+            forward,
+            backward: Default::default(),
+            moments,
+            moments_len,
+            precision,
+            places,
+            passes: AtomicU64::new(0),
+            pool: Arc::default(),
+        })
+    }
+
+    /// Passes of single images so far: a forward pass counts 1, a backward pass 1, and 1 more with gradients of the weights.
+    pub fn passes(&self) -> u64 {
+        self.passes.load(Ordering::Relaxed)
     }
 
     /// How convolutions multiply.
@@ -279,6 +296,7 @@ impl Exec {
         {
             return Err(Error::call("feature values", f.len(), n * feature_len));
         }
+        self.passes.fetch_add(n as u64, Ordering::Relaxed);
         let packed = self.pack(theta, pack::Direction::Forward);
         let layout = &self.forward[keep as usize];
         let (mut out, mut features) = (out, features);

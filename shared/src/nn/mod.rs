@@ -63,6 +63,11 @@ impl Network {
         &self.theta
     }
 
+    /// What runs it.
+    pub fn exec(&self) -> &Exec {
+        &self.exec
+    }
+
     /// The graph.
     pub fn graph(&self) -> &Graph {
         self.exec.graph()

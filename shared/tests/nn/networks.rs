@@ -1,6 +1,8 @@
 //! Whole networks: the fast path against candle's own operations, frozen networks, threads, runs, and what a bad batch leaves.
 
 use super::*;
+use limbeck_shared::cpu::Precision;
+use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::nn::Network;
 use std::sync::Arc;
@@ -105,6 +107,8 @@ fn a_frozen_network_passes_its_gradient_on() {
     let loss = ((outer * call.dy(&graph, DType::F32)).unwrap() + inner.sqr().unwrap()).unwrap().sum_all().unwrap();
     let grads = loss.backward().unwrap();
     assert!(grads.get(frozen.theta()).is_none());
+    // Two images: forward through both, backward with weights through the student (2 passes), without through the teacher (1).
+    assert_eq!(exec.passes(), 2 * (1 + 1 + 2 + 1));
     let found = flat(grads.get(net.theta()).unwrap());
     // A detached copy of a trained network is frozen too.
     let cut = net.detached().forward(&x, &call.times, &call.labels).unwrap();
@@ -124,6 +128,10 @@ fn with_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
 
+/// Every arithmetic, and how far a sum in another order may move a result: in bf16 the last bit of a rounded value may tip.
+const PRECISIONS: [(Precision, f64); 3] =
+    [(Precision::F32, 1e-5), (Precision::Bf16(Parts::Two), 1e-4), (Precision::Bf16(Parts::One), 2e-2)];
+
 #[test]
 fn fast_path_does_not_depend_on_threads_or_runs() {
     for (name, config) in configs() {
@@ -131,15 +139,17 @@ fn fast_path_does_not_depend_on_threads_or_runs() {
         let theta = perturbed(&graph);
         let call = Call::random(&graph, 5);
         let run = |threads: usize, exec: &Exec| with_threads(threads, || by_cpu(exec, &theta, &call));
-        let fresh = || Exec::new(graph.clone()).unwrap();
-        let one = run(1, &fresh());
-        for threads in [1, 2, 3] {
-            let exec = fresh();
-            let (first, again, other) = (run(threads, &exec), run(threads, &exec), run(threads, &fresh()));
-            let what = format!("{name}, {threads} threads");
-            assert_close(&what, &graph, &first, &one, 1e-5, 1e-5);
-            for a in [&again, &other] {
-                assert!(a.y == first.y && a.dx == first.dx && a.dtheta == first.dtheta, "{what}: two runs differ");
+        for (precision, within) in PRECISIONS {
+            let fresh = || Exec::with_precision(graph.clone(), precision).unwrap();
+            let one = run(1, &fresh());
+            for threads in [1, 2, 3] {
+                let exec = fresh();
+                let (first, again, other) = (run(threads, &exec), run(threads, &exec), run(threads, &fresh()));
+                let what = format!("{name}, {threads} threads, {precision:?}");
+                assert_close(&what, &graph, &first, &one, within, within);
+                for a in [&again, &other] {
+                    assert!(a.y == first.y && a.dx == first.dx && a.dtheta == first.dtheta, "{what}: two runs differ");
+                }
             }
         }
     }
@@ -152,13 +162,16 @@ fn a_batch_of_nan_leaves_nothing_behind() {
         let graph = config.build().unwrap();
         let theta = perturbed(&graph);
         let call = Call::random(&graph, 5);
-        let fresh = by_cpu(&Exec::new(graph.clone()).unwrap(), &theta, &call);
-        let exec = Exec::new(graph.clone()).unwrap();
-        let bad = Call { x: vec![f32::NAN; call.x.len()], ..Call::random(&graph, 5) };
-        let broken = by_cpu(&exec, &vec![f32::NAN; theta.len()], &bad);
-        assert!(broken.y.iter().all(|v| v.is_nan()), "{name}");
-        let after = by_cpu(&exec, &theta, &call);
-        assert!(after.y == fresh.y && after.dx == fresh.dx && after.dtheta == fresh.dtheta, "{name}: NaN of an earlier batch shows");
+        for (precision, _) in PRECISIONS {
+            let exec = || Exec::with_precision(graph.clone(), precision).unwrap();
+            let fresh = by_cpu(&exec(), &theta, &call);
+            let exec = exec();
+            let bad = Call { x: vec![f32::NAN; call.x.len()], ..Call::random(&graph, 5) };
+            let broken = by_cpu(&exec, &vec![f32::NAN; theta.len()], &bad);
+            assert!(broken.y.iter().all(|v| v.is_nan()), "{name}");
+            let after = by_cpu(&exec, &theta, &call);
+            assert!(after.y == fresh.y && after.dx == fresh.dx && after.dtheta == fresh.dtheta, "{name}: NaN of an earlier batch shows");
+        }
     }
 }
 

@@ -33,7 +33,8 @@ pub fn check(what: &str, graph: Graph) {
         // As one operation of candle's tape: everything tracked, only the parameters, only the image, nothing.
         let x = Tensor::from_slice(&call.x, call.x_shape(graph), &Device::Cpu).unwrap();
         let variable = Var::from_tensor(&x).unwrap();
-        let (trained, frozen) = (Network::trained(exec.clone(), &theta, &Device::Cpu).unwrap(), Network::frozen(exec.clone(), &theta, &Device::Cpu).unwrap());
+        let (trained, frozen) =
+            (Network::trained(exec.clone(), &theta, &Device::Cpu).unwrap(), Network::frozen(exec.clone(), &theta, &Device::Cpu).unwrap());
         for (network, x, with_theta, with_x) in [
             (&trained, variable.as_tensor(), true, true),
             (&trained, &x, true, false),

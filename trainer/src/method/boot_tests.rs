@@ -281,7 +281,9 @@ fn no_gradient_flows_through_the_target() {
 fn every_image_brings_its_own_draws() {
     let b = boot(&teacher(3, false), &BootConfig { boundary: 0.0, ..config(Some([1.0, 3.0])) });
     let nets = [Network::trained(b.student.clone(), &somewhere(&b), &Device::Cpu).unwrap()];
-    let loss = |images| f64::from(b.loss(0, &Pass { seed: 1, first: 0, images, nets: &nets, data: None }).unwrap().value.to_scalar::<f32>().unwrap());
+    let loss = |images| {
+        f64::from(b.loss(0, &Pass { seed: 1, first: 0, images, nets: &nets, data: None }).unwrap().value.to_scalar::<f32>().unwrap())
+    };
     let whole = loss(40..72);
     close((loss(40..56) + loss(56..72)) / 2.0, whole, 1e-5 * whole);
     assert_ne!(loss(40..56), loss(56..72));

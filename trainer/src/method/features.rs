@@ -31,7 +31,12 @@ impl Features {
         if !matches!(network, NetworkConfig::Classifier(_)) {
             bail!("`network._class_name`: found a generator, expected Classifier");
         }
-        Ok(Features { network: network.clone(), exec: Arc::new(Exec::with_precision(network.build()?, precision)?), shift, name: name.to_string() })
+        Ok(Features {
+            network: network.clone(),
+            exec: Arc::new(Exec::with_precision(network.build()?, precision)?),
+            shift,
+            name: name.to_string(),
+        })
     }
 }
 

@@ -329,7 +329,8 @@ fn settings_that_cannot_be_are_named() {
         (SidConfig { guidance: Guidance::Lsg(f64::INFINITY), ..default() }, "method.guidance"),
     ];
     for (config, key) in wrong {
-        let e = Sid::new(&config, &teacher(), "student", Precision::F32).err().unwrap_or_else(|| panic!("{config:?} was accepted")).to_string();
+        let e =
+            Sid::new(&config, &teacher(), "student", Precision::F32).err().unwrap_or_else(|| panic!("{config:?} was accepted")).to_string();
         assert!(e.contains(key), "{e}");
     }
     let s = sid(&SidConfig { steps: 4, ..default() });
@@ -375,7 +376,9 @@ fn adversarial(config: Adversarial) -> (Sid, Box<dyn Dataset>, tempfile::TempDir
     for class in ["a", "b"] {
         std::fs::create_dir(dir.path().join(class)).unwrap();
         for i in 0..6u8 {
-            image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * 30) as u8 ^ (y as u8 * i)])).save(dir.path().join(class).join(format!("{i}.png"))).unwrap();
+            image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * 30) as u8 ^ (y as u8 * i)]))
+                .save(dir.path().join(class).join(format!("{i}.png")))
+                .unwrap();
         }
     }
     let data = crate::data::open(&crate::data::DataSpec::Folder { dir: dir.path().into() }, crate::data::Split::Train).unwrap();
@@ -414,11 +417,28 @@ fn the_discriminator_is_half_of_the_fake_score() {
     let gradient = logits.sum_all().unwrap().backward().unwrap();
     let gradient = values(gradient.get(nets[1].theta()).unwrap());
     let graph = s.fake.graph();
-    let touched = |name: &str| graph.params.iter().filter(|p| p.name.starts_with(name)).any(|p| gradient[p.range()].iter().any(|g| *g != 0.0));
+    let touched =
+        |name: &str| graph.params.iter().filter(|p| p.name.starts_with(name)).any(|p| gradient[p.range()].iter().any(|g| *g != 0.0));
     assert!(touched("conv_in") && touched("down_blocks.1") && !touched("mid_block") && !touched("up_blocks") && !touched("conv_out"));
     // Only the first four images are used.
     let with = Pass { data: Some(data.as_ref()), ..pass(0..64, &nets) };
     let (_, picks) = real(&with, [1, 8, 8], 4).unwrap();
     assert!(picks.iter().all(|p| *p < 4) && (0..4).all(|p| picks.contains(&p)));
     assert!(s.loss(0, &pass(0..4, &nets)).err().unwrap().to_string().contains("`data`"));
+}
+
+#[test]
+fn an_iteration_costs_what_the_paper_says() {
+    // Fake score: generator forward 1, fake score forward 1, backward with weights 2. Generator: 3, and 2 through each network.
+    let s = sid(&SidConfig { steps: 1, ..Default::default() });
+    let nets = nets(&s, &moved(&s, 0), &moved(&s, 1));
+    let cost = || [s.generator.passes(), s.fake.passes(), s.teacher.exec().passes()];
+    let mut before = cost();
+    for (phase, expected) in [(0, [1, 3, 0]), (1, [3, 2, 2])] {
+        s.loss(phase, &pass(0..16, &nets)).unwrap().value.backward().unwrap();
+        let now = cost();
+        let spent: Vec<u64> = now.iter().zip(before).map(|(a, b)| (a - b) / 16).collect();
+        assert_eq!(spent, expected, "phase {phase}");
+        before = now;
+    }
 }

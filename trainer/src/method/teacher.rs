@@ -75,7 +75,12 @@ impl Teacher {
                 graph.classes
             );
         }
-        Ok(Teacher { config: config.clone(), network: network.clone(), exec: Arc::new(Exec::with_precision(graph, precision)?), name: name.to_string() })
+        Ok(Teacher {
+            config: config.clone(),
+            network: network.clone(),
+            exec: Arc::new(Exec::with_precision(graph, precision)?),
+            name: name.to_string(),
+        })
     }
 
     fn null_label(&self) -> Option<u32> {

@@ -247,9 +247,8 @@ fn weight_gradient(
     sums.fill(0.0);
     for &(of_dy, of_x) in parts.terms() {
         let taps = (0..g.taps()).map(|t| g.tap(t));
-        let taps: Vec<_> = taps
-            .map(|(phase, shift)| (MARGIN + left.first + g.dy_origin() - shift, (of_x * g.phases() + phase) * blocks))
-            .collect();
+        let taps: Vec<_> =
+            taps.map(|(phase, shift)| (MARGIN + left.first + g.dy_origin() - shift, (of_x * g.phases() + phase) * blocks)).collect();
         let dy = &dy[of_dy * m * left.ld..];
         tiles::correlate(&Correlation { m, c, dy, ld: left.ld, x: words, steps: left.steps }, &taps, sums);
     }

@@ -123,11 +123,7 @@ impl Geometry {
     /// Phase of a tap, and its shift within the phase.
     fn tap(&self, t: usize) -> (usize, usize) {
         let (ky, kx) = (t / self.kernel, t % self.kernel);
-        if self.stride == 1 {
-            (0, ky * self.pitch() + kx)
-        } else {
-            ((ky % 2) * 2 + kx % 2, (ky / 2) * self.pitch() + kx / 2)
-        }
+        if self.stride == 1 { (0, ky * self.pitch() + kx) } else { ((ky % 2) * 2 + kx % 2, (ky / 2) * self.pitch() + kx / 2) }
     }
     /// The kernel's taps whose gradient reaches phase `phase` of the input, each with its shift in the padded output gradient.
     /// In the order in which the backward weights are packed.

@@ -58,7 +58,17 @@ dispatch! {
 }
 
 #[inline(always)]
-fn crop_body<S: Simd>(n: usize, h: usize, w: usize, pitch: usize, step: usize, plane: &[f32], bias: &[f32], onto: Onto<'_>, to: &mut [f32]) {
+fn crop_body<S: Simd>(
+    n: usize,
+    h: usize,
+    w: usize,
+    pitch: usize,
+    step: usize,
+    plane: &[f32],
+    bias: &[f32],
+    onto: Onto<'_>,
+    to: &mut [f32],
+) {
     assert!(n == 0 || h == 0 || plane.len() >= (h - 1) * pitch + (n - 1) * step + w);
     assert!(to.len() >= n * h * w);
     let rest = w % S::LANES;
