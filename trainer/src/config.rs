@@ -179,6 +179,8 @@ pub struct LogConfig {
     pub grid: u64,
     /// A state to resume from.
     pub state: u64,
+    /// The averaged weights as a bundle, `model-NUMBER.safetensors`; 0: none.
+    pub snapshot: u64,
     /// Images in a grid.
     pub grid_images: usize,
     /// Sampling steps of the grid (methods of several steps).
@@ -187,7 +189,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { stats: 2_000, grid: 50_000, state: 20_000, grid_images: 40, grid_steps: 18 }
+        LogConfig { stats: 2_000, grid: 50_000, state: 20_000, snapshot: 0, grid_images: 40, grid_steps: 18 }
     }
 }
 

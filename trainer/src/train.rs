@@ -221,6 +221,10 @@ pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
             log.grid(setup, &state, run)?;
             clock = Instant::now();
         }
+        if c.log.snapshot > 0 && due(c.log.snapshot) {
+            export_state(setup, &state, &run.join(format!("model-{now:08}.safetensors")), command)?;
+            clock = Instant::now();
+        }
         let stop = SIGNALS.load(Ordering::SeqCst) > 0;
         if stop || due(c.log.state) {
             checkpoint::save(run, &state)?;
@@ -320,6 +324,10 @@ pub fn export_run(setup: &Setup, run: &Path, out: &Path, command: &str) -> Resul
     if state.images_seen == 0 {
         bail!("`{}`: found no training state, expected a run that has begun", run.display());
     }
+    export_state(setup, &state, out, command)
+}
+
+fn export_state(setup: &Setup, state: &State, out: &Path, command: &str) -> Result<()> {
     let mut meta = setup.meta()?;
     meta.training.images_seen = state.images_seen;
     meta.training.seconds = state.seconds;
