@@ -74,22 +74,40 @@ pub(super) fn attention_shape(node: &Node, n: usize) -> attention::Attention {
     attention::Attention { n, channels: node.shape[0], pixels: node.shape[1] * node.shape[2], heads }
 }
 
+/// Angle of each frequency at time `t`, its rate in `t`, and whether the cosine comes first.
+fn angle(t: f32, i: usize, half: usize, features: &TimeFeatures, frequencies: &[f32]) -> (f64, f64, bool) {
+    match features {
+        TimeFeatures::Positional { flip_sin_to_cos, freq_shift, scale } => {
+            let exponent = -(10_000f64.ln()) * i as f64 / (half as f64 - freq_shift);
+            let rate = scale * exponent.exp();
+            (f64::from(t) * rate, rate, *flip_sin_to_cos)
+        }
+        TimeFeatures::Fourier { flip_sin_to_cos } => {
+            let turn = f64::from(frequencies[i]) * 2.0 * std::f64::consts::PI;
+            (f64::from(t).ln() * turn, turn / f64::from(t), *flip_sin_to_cos)
+        }
+    }
+}
+
 /// Features of one scalar time; `frequencies` are the stored ones of Fourier features.
 ///
 /// Computed in f64: `t` reaches 1000 at a frequency of 1, where f32 arguments would lose four digits.
 pub fn time_features(t: f32, dim: usize, features: &TimeFeatures, frequencies: &[f32], mut write: impl FnMut(usize, f32)) {
     let half = dim / 2;
     for i in 0..half {
-        let (angle, flip) = match features {
-            TimeFeatures::Positional { flip_sin_to_cos, freq_shift, scale } => {
-                let exponent = -(10_000f64.ln()) * i as f64 / (half as f64 - freq_shift);
-                (f64::from(t) * scale * exponent.exp(), *flip_sin_to_cos)
-            }
-            TimeFeatures::Fourier { flip_sin_to_cos } => {
-                (f64::from(t).ln() * f64::from(frequencies[i]) * 2.0 * std::f64::consts::PI, *flip_sin_to_cos)
-            }
-        };
+        let (angle, _, flip) = angle(t, i, half, features, frequencies);
         let (sin, cos) = (libm::sin(angle) as f32, libm::cos(angle) as f32);
+        write(i, if flip { cos } else { sin });
+        write(half + i, if flip { sin } else { cos });
+    }
+}
+
+/// Derivatives of [`time_features`] in `t`.
+pub fn time_feature_rates(t: f32, dim: usize, features: &TimeFeatures, frequencies: &[f32], mut write: impl FnMut(usize, f32)) {
+    let half = dim / 2;
+    for i in 0..half {
+        let (angle, rate, flip) = angle(t, i, half, features, frequencies);
+        let (sin, cos) = ((rate * libm::cos(angle)) as f32, (-rate * libm::sin(angle)) as f32);
         write(i, if flip { cos } else { sin });
         write(half + i, if flip { sin } else { cos });
     }

@@ -18,7 +18,7 @@ pub mod tap;
 pub mod tiles;
 
 pub use backward::Gradients;
-pub use forward::time_features;
+pub use forward::{time_feature_rates, time_features};
 pub use plan::Keep;
 
 use crate::error::{Error, Result};

@@ -7,6 +7,7 @@
 //! checked against.
 
 pub mod conv;
+pub mod dual;
 pub mod stock;
 
 use crate::cpu::{Cond, Exec, Keep, Tape};
@@ -105,13 +106,27 @@ impl Network {
     /// # Errors
     /// As [`Network::forward`].
     pub fn composed(&self, x: &Tensor, times: &[f32], labels: &[u32]) -> Result<Tensor> {
-        let graph = self.graph();
+        let params = self.params().map_err(candle)?;
+        stock::forward_with(self.graph(), &params, x, times, labels, conv::conv2d).map_err(candle)
+    }
+
+    /// Output and its derivative along `x.tangent` and `rates`, the rate of every time input (laid out as `times`). `backward`
+    /// differentiates through both. By candle's operations one by one, on any device.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn dual(&self, x: &dual::Dual, times: &[f32], rates: &[f32], labels: &[u32]) -> Result<dual::Dual> {
+        let params = self.params().map_err(candle)?;
+        dual::forward(self.graph(), &params, x, times, rates, labels).map_err(candle)
+    }
+
+    /// Each parameter as a part of theta.
+    fn params(&self) -> candle_core::Result<stock::Params> {
         let part = |p: &crate::graph::Param| {
             let theta = if p.fixed { self.theta.detach() } else { self.theta.clone() };
             Ok((p.name.clone(), theta.narrow(0, p.range().start, p.range().len())?.reshape(p.shape.as_slice())?))
         };
-        let params = graph.params.iter().map(part).collect::<candle_core::Result<stock::Params>>().map_err(candle)?;
-        stock::forward_with(graph, &params, x, times, labels, conv::conv2d).map_err(candle)
+        self.graph().params.iter().map(part).collect()
     }
 }
 

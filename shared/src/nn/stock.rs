@@ -61,7 +61,7 @@ pub fn forward(graph: &Graph, params: &Params, x: &Tensor, times: &[f32], labels
 }
 
 /// A convolution without padding: `(x, w, stride)` to `y`.
-type Convolution = fn(&Tensor, &Tensor, usize) -> Result<Tensor>;
+pub(super) type Convolution = fn(&Tensor, &Tensor, usize) -> Result<Tensor>;
 
 /// As [`forward`], with a convolution of the caller's.
 pub(super) fn forward_with(
@@ -72,35 +72,27 @@ pub(super) fn forward_with(
     labels: &[u32],
     convolve: Convolution,
 ) -> Result<Tensor> {
-    let [c, h, w] = graph.input_shape();
-    let n = match *x.dims() {
-        [n, channels] if [channels, 1, 1] == [c, h, w] => n,
-        [n, channels, height, width] if [channels, height, width] == [c, h, w] => n,
-        ref dims => bail!("image: found {dims:?}, expected [n, {c}, {h}, {w}]"),
-    };
-    if times.len() != n * graph.times {
-        bail!("time inputs: found {}, expected {} for {n} images", times.len(), n * graph.times);
-    }
-    if labels.len() != if graph.classes > 0 { n } else { 0 } {
-        bail!("labels: found {} for {n} images of a network with {} classes", labels.len(), graph.classes);
-    }
-    if let Some(l) = labels.iter().find(|&&l| l as usize >= graph.classes) {
-        bail!("label: found {l}, expected 0 to {}", graph.classes - 1);
-    }
-    // Values are dropped after their last reader, so that without a tape memory stays that of the widest stretch.
+    let call = Call::new(graph, params, x, times, labels, convolve)?;
+    let x = call.images(x)?;
+    let y = walk(graph, x, |node, inputs| call.node(node, inputs))?;
+    call.result(y)
+}
+
+/// Every node in turn by `compute`; values are dropped after their last reader, so that without a tape memory stays that of the
+/// widest stretch.
+pub(super) fn walk<T: Clone>(graph: &Graph, x: T, mut compute: impl FnMut(&Node, &[&T]) -> Result<T>) -> Result<T> {
     let mut last_reader = vec![0; graph.nodes.len()];
     for (id, node) in graph.nodes[..=graph.output].iter().enumerate() {
         node.inputs.iter().for_each(|&i| last_reader[i] = id);
     }
-    let call = Call { graph, params, n, times, labels, dtype: x.dtype(), device: x.device(), convolve };
-    let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
+    let mut values: Vec<Option<T>> = vec![None; graph.nodes.len()];
     for (id, node) in graph.nodes[..=graph.output].iter().enumerate() {
         let y = match node.op {
-            Op::Input => x.reshape((n, c, h, w))?,
+            Op::Input => x.clone(),
             _ => {
-                let inputs: Option<Vec<&Tensor>> = node.inputs.iter().map(|&i| values[i].as_ref()).collect();
+                let inputs: Option<Vec<&T>> = node.inputs.iter().map(|&i| values[i].as_ref()).collect();
                 let Some(inputs) = inputs else { bail!("node {id} reads a later node") };
-                call.node(node, &inputs)?
+                compute(node, &inputs)?
             }
         };
         values[id] = Some(y);
@@ -110,8 +102,7 @@ pub(super) fn forward_with(
             }
         }
     }
-    let Some(y) = values.swap_remove(graph.output) else { bail!("the output is not a node of the graph") };
-    if x.rank() == 2 { y.flatten_from(1) } else { Ok(y) }
+    values.swap_remove(graph.output).ok_or_else(|| candle_core::Error::msg("the output is not a node of the graph"))
 }
 
 fn find<'a>(params: &'a Params, name: &str) -> Result<&'a Tensor> {
@@ -119,10 +110,12 @@ fn find<'a>(params: &'a Params, name: &str) -> Result<&'a Tensor> {
 }
 
 /// What all nodes of one call share.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     graph: &'a Graph,
     params: &'a Params,
     n: usize,
+    /// The call was given `[n, c]`.
+    points: bool,
     times: &'a [f32],
     labels: &'a [u32],
     dtype: DType,
@@ -130,17 +123,70 @@ struct Call<'a> {
     convolve: Convolution,
 }
 
-impl Call<'_> {
-    fn param(&self, node: &Node, i: usize) -> Result<&Tensor> {
+impl<'a> Call<'a> {
+    /// Checks the arguments of one call.
+    pub(super) fn new(
+        graph: &'a Graph,
+        params: &'a Params,
+        x: &'a Tensor,
+        times: &'a [f32],
+        labels: &'a [u32],
+        convolve: Convolution,
+    ) -> Result<Call<'a>> {
+        let [c, h, w] = graph.input_shape();
+        let n = match *x.dims() {
+            [n, channels] if [channels, 1, 1] == [c, h, w] => n,
+            [n, channels, height, width] if [channels, height, width] == [c, h, w] => n,
+            ref dims => bail!("image: found {dims:?}, expected [n, {c}, {h}, {w}]"),
+        };
+        if times.len() != n * graph.times {
+            bail!("time inputs: found {}, expected {} for {n} images", times.len(), n * graph.times);
+        }
+        if labels.len() != if graph.classes > 0 { n } else { 0 } {
+            bail!("labels: found {} for {n} images of a network with {} classes", labels.len(), graph.classes);
+        }
+        if let Some(l) = labels.iter().find(|&&l| l as usize >= graph.classes) {
+            bail!("label: found {l}, expected 0 to {}", graph.classes - 1);
+        }
+        Ok(Call { graph, params, n, points: x.rank() == 2, times, labels, dtype: x.dtype(), device: x.device(), convolve })
+    }
+
+    /// `[n, c, h, w]`, whatever the call was given.
+    pub(super) fn images(&self, x: &Tensor) -> Result<Tensor> {
+        let [c, h, w] = self.graph.input_shape();
+        x.reshape((self.n, c, h, w))
+    }
+
+    /// As many dimensions as the call was given.
+    pub(super) fn result(&self, y: Tensor) -> Result<Tensor> {
+        if self.points { y.flatten_from(1) } else { Ok(y) }
+    }
+
+    /// A convolution without what is added to it.
+    pub(super) fn filter(&self, node: &Node, x: &Tensor) -> Result<Tensor> {
+        let Op::Conv2d { kernel, stride, pad, .. } = &node.op else { bail!("no convolution: {:?}", node.op) };
+        let [c, h, w] = node.shape;
+        let weight = self.param(node, 0)?.reshape((c, x.dim(1)?, *kernel, *kernel))?;
+        let read = |out: usize| (out - 1) * stride + kernel;
+        let padded = frame(&frame(x, 2, pad[0], read(h))?, 3, pad[0], read(w))?;
+        (self.convolve)(&padded, &weight, *stride)
+    }
+
+    /// A constant in the call's type, on its device.
+    pub(super) fn constant(&self, values: Vec<f32>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+        Tensor::from_vec(values, shape.into(), self.device)?.to_dtype(self.dtype)
+    }
+
+    pub(super) fn param(&self, node: &Node, i: usize) -> Result<&Tensor> {
         find(self.params, &self.graph.params[node.params[i]].name)
     }
 
     /// Time input `slot` of every image.
-    fn slot(&self, slot: usize) -> Vec<f32> {
+    pub(super) fn slot(&self, slot: usize) -> Vec<f32> {
         self.times.iter().skip(slot).step_by(self.graph.times.max(1)).copied().collect()
     }
 
-    fn node(&self, node: &Node, x: &[&Tensor]) -> Result<Tensor> {
+    pub(super) fn node(&self, node: &Node, x: &[&Tensor]) -> Result<Tensor> {
         let n = self.n;
         let [c, h, w] = node.shape;
         match &node.op {
@@ -154,7 +200,7 @@ impl Call<'_> {
                 for (row, t) in rows.chunks_exact_mut(*dim).zip(self.slot(*slot)) {
                     time_features(t, *dim, features, &frequencies, |i, v| row[i] = v);
                 }
-                Tensor::from_vec(rows, (n, c, 1, 1), self.device)?.to_dtype(self.dtype)
+                self.constant(rows, (n, c, 1, 1))
             }
             Op::LabelEmbed { .. } => {
                 let labels = Tensor::from_slice(self.labels, n, self.device)?;
@@ -178,11 +224,8 @@ impl Call<'_> {
                 };
                 if *silu { y.silu() } else { Ok(y) }
             }
-            Op::Conv2d { kernel, stride, pad, channel_bias, residual, .. } => {
-                let weight = self.param(node, 0)?.reshape((c, x[0].dim(1)?, *kernel, *kernel))?;
-                let read = |out: usize| (out - 1) * stride + kernel;
-                let padded = frame(&frame(x[0], 2, pad[0], read(h))?, 3, pad[0], read(w))?;
-                let y = (self.convolve)(&padded, &weight, *stride)?;
+            Op::Conv2d { channel_bias, residual, .. } => {
+                let y = self.filter(node, x[0])?;
                 let mut y = y.broadcast_add(&self.param(node, 1)?.reshape((1, c, 1, 1))?)?;
                 if *channel_bias {
                     y = y.broadcast_add(x[1])?;
@@ -218,7 +261,7 @@ impl Call<'_> {
             }
             Op::MeanPool => x[0].flatten_from(2)?.mean_keepdim(2)?.reshape((n, c, 1, 1)),
             Op::DivideByTime { slot } => {
-                let t = Tensor::from_vec(self.slot(*slot), (n, 1, 1, 1), self.device)?.to_dtype(self.dtype)?;
+                let t = self.constant(self.slot(*slot), (n, 1, 1, 1))?;
                 x[0].broadcast_div(&t)
             }
         }

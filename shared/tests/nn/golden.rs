@@ -17,24 +17,31 @@ pub struct Golden {
     pub expected: Answer,
 }
 
-pub fn load(name: &str) -> Golden {
+/// Tensors of one file by name, and its network.
+pub fn file(name: &str) -> (Graph, impl Fn(&str) -> Vec<f32>, Vec<u32>) {
     let path = format!("{}/../tests/golden/unet_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let (_, meta) = SafeTensors::read_metadata(&bytes).unwrap();
     let config: NetworkConfig = serde_json::from_str(&meta.metadata().as_ref().unwrap()["config"]).unwrap();
-    let graph = config.build().unwrap();
     let st = SafeTensors::deserialize(&bytes).unwrap();
-    let get = |name: &str| -> Vec<f32> {
+    let labels =
+        st.tensor("in.label").map(|t| t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect());
+    let labels = labels.unwrap_or_default();
+    let get = move |name: &str| -> Vec<f32> {
+        let st = SafeTensors::deserialize(&bytes).unwrap();
         let t = st.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     };
+    (config.build().unwrap(), get, labels)
+}
+
+pub fn load(name: &str) -> Golden {
+    let (graph, get, labels) = file(name);
     let params = |prefix: &str| -> Vec<f32> { graph.params.iter().flat_map(|p| get(&format!("{prefix}.{}", p.name))).collect() };
-    let labels =
-        st.tensor("in.label").map(|t| t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect());
     let (y, target) = (get("out.y"), get("in.target"));
     // The files' loss is the mean squared difference from the target.
     let dy = y.iter().zip(&target).map(|(a, b)| 2.0 * (a - b) / y.len() as f32).collect();
-    let call = Call { n: 2, x: get("in.x"), times: get("in.t"), labels: labels.unwrap_or_default(), dy };
+    let call = Call { n: 2, x: get("in.x"), times: get("in.t"), labels, dy };
     let expected = Answer { y: wide(&y), dx: wide(&get("grad.x")), dtheta: wide(&params("grad")) };
     Golden { theta: params("model"), call, expected, graph }
 }

@@ -2,6 +2,7 @@
 //! against candle's own operations.
 #![cfg(feature = "candle")]
 
+mod dual;
 mod golden;
 mod isa;
 mod networks;
