@@ -1,7 +1,7 @@
 //! A run's configuration: one TOML file, shipped presets, and `--set key=value`. Unknown keys are errors.
 
 use crate::data::DataSpec;
-use crate::method::{boot::BootConfig, sid::SidConfig, teacher::TeacherConfig};
+use crate::method::{boot::BootConfig, flow_map::FlowMapConfig, sid::SidConfig, teacher::TeacherConfig};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Precision, tiles};
@@ -88,6 +88,8 @@ pub enum MethodConfig {
     Boot(BootConfig),
     /// Score identity distillation in one or a few steps (Zhou et al. 2024, 2025).
     Sid(SidConfig),
+    /// Flow maps by self-distillation or from a teacher (Boffi et al. 2025), and MeanFlow.
+    FlowMap(FlowMapConfig),
     /// The classifier in whose features images are compared.
     Features {
         /// Random shifts of the training images, in pixels.
@@ -199,7 +201,7 @@ macro_rules! presets {
         pub const PRESETS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../presets/", $name, ".toml")))),*];
     };
 }
-presets!("fashion-teacher", "fashion-boot", "fashion-boot-demo", "fashion-sid", "features-fashion", "toy-teacher", "toy-boot");
+presets!("fashion-teacher", "fashion-boot", "fashion-boot-demo", "fashion-sid", "features-fashion", "toy-teacher", "toy-boot", "toy-flow-map");
 
 /// Reads a preset by name or a file by path, applies `key=value` overrides, and checks ranges.
 ///

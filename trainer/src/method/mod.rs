@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod features;
+pub mod flow_map;
 pub mod sid;
 pub mod teacher;
 
@@ -105,6 +106,7 @@ pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Met
             let teacher = teacher.context("`teacher`: found none, expected the bundle to distill (--teacher FILE)")?;
             Box::new(sid::Sid::new(c, teacher, name, precision)?)
         }
+        MethodConfig::FlowMap(c) => Box::new(flow_map::FlowMap::new(c, network()?, teacher, name, precision)?),
         MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
     })
 }

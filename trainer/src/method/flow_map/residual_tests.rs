@@ -1,0 +1,145 @@
+//! Closed forms on Gaussian data: `x0 ~ N(0, 1)`, `x1 ~ N(2, 0.5^2)`, linear interpolant; and a one-parameter field.
+
+use super::residual::{Condition, Field, Point, Stop, residual};
+use crate::method::{noise, per_image, uniform};
+use anyhow::Result;
+use candle_core::{Device, Tensor, Var};
+use limbeck_shared::nn::dual::Dual;
+use limbeck_shared::rng::Stream;
+
+const MU: f64 = 2.0;
+const C: f64 = 0.5;
+const ALL: [Condition; 5] = [Condition::Lsd, Condition::Esd, Condition::PsdU, Condition::PsdM, Condition::MeanFlow];
+
+fn values(t: &Tensor) -> Vec<f64> {
+    t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
+}
+
+fn close(found: f64, expected: f64, within: f64) {
+    assert!((found - expected).abs() <= within, "found {found}, expected {expected} within {within}");
+}
+
+fn variance(t: f64) -> f64 {
+    (1.0 - t).powi(2) + (t * C).powi(2)
+}
+
+/// `v_{s,t}(x) = MU + slope(s, t) (x - s MU)`.
+fn slope(s: f64, t: f64) -> f64 {
+    if (t - s).abs() < 1e-9 {
+        return (t * C * C - (1.0 - t)) / variance(t);
+    }
+    ((variance(t) / variance(s)).sqrt() - 1.0) / (t - s)
+}
+
+/// The exact flow map's velocity.
+struct Exact;
+
+impl Exact {
+    fn affine(&self, s: &[f64], of: impl Fn(usize) -> (f64, f64), x: &Tensor) -> Result<Tensor> {
+        let terms: Vec<_> = (0..s.len()).map(of).collect();
+        Ok(x.broadcast_mul(&per_image(terms.iter().map(|t| t.0))?)?.broadcast_add(&per_image(terms.iter().map(|t| t.1))?)?)
+    }
+}
+
+impl Field for Exact {
+    fn at(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
+        self.affine(s, |i| (slope(s[i], t[i]), MU - slope(s[i], t[i]) * s[i] * MU), x)
+    }
+    fn constant(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
+        self.at(s, t, x)
+    }
+    fn dual(&self, s: &[f64], t: &[f64], x: &Dual, [ds, dt]: [f32; 2]) -> Result<Dual> {
+        let (ds, dt, h) = (f64::from(ds), f64::from(dt), 1e-5);
+        let rate = |i: usize| (slope(s[i] + h * ds, t[i] + h * dt) - slope(s[i] - h * ds, t[i] - h * dt)) / (2.0 * h);
+        let mut tangent = self.affine(s, |i| (rate(i), -rate(i) * s[i] * MU - slope(s[i], t[i]) * ds * MU), &x.value)?;
+        if let Some(d) = &x.tangent {
+            tangent = (tangent + d.broadcast_mul(&per_image((0..s.len()).map(|i| slope(s[i], t[i])))?)?)?;
+        }
+        Ok(Dual { value: self.at(s, t, &x.value)?, tangent: Some(tangent) })
+    }
+}
+
+#[test]
+fn the_exact_map_leaves_no_residual() {
+    let images = 0..200;
+    let (a, b) = (uniform(1, &images, Stream::Time), uniform(2, &images, Stream::Time));
+    let (s, t): (Vec<f64>, Vec<f64>) = a.iter().zip(&b).map(|(a, b)| (0.98 * a.min(*b), 0.98 * a.max(*b) + 0.02)).unzip();
+    let gamma = uniform(3, &images, Stream::Time);
+    let x = (Tensor::from_vec(noise(1, &images, [2, 1, 1], Stream::Noise), (200, 2, 1, 1), &Device::Cpu).unwrap() * 1.5).unwrap();
+    // MeanFlow's fixed point has the mean velocity at x in place of the sample's.
+    let velocity = Exact.at(&s, &s, &x).unwrap();
+    for condition in ALL {
+        for stop in [Stop::Published, Stop::Convex, Stop::None] {
+            let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity };
+            let r = values(&residual(condition, stop, &Exact, None, &point).unwrap());
+            let worst = r.iter().fold(0f64, |m, v| m.max(v.abs()));
+            assert!(worst < 2e-4, "{condition:?}, {stop:?}: {worst}");
+        }
+        // A frozen teacher with the exact velocity says the same.
+        let teacher = |t: &[f64], x: &Tensor| Exact.at(t, t, x);
+        let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity };
+        let r = values(&residual(condition, Stop::Published, &Exact, Some(&teacher), &point).unwrap());
+        assert!(r.iter().all(|v| v.abs() < 2e-4), "{condition:?} with a teacher");
+    }
+}
+
+#[test]
+fn reference_values() {
+    let one = |v: f64| Tensor::new(&[[[[v as f32]]]], &Device::Cpu).unwrap();
+    let map = |s: f64, t: f64, x: f64| x + (t - s) * values(&Exact.at(&[s], &[t], &one(x)).unwrap())[0];
+    close(map(0.0, 1.0, 1.0), 2.5, 1e-6);
+    close(map(0.0, 0.5, 1.0), 1.559017, 1e-6);
+    close(map(0.25, 0.75, 0.3), 1.381450, 1e-6);
+    close(map(0.2, 0.7, 0.9), 1.685886, 1e-6);
+    for (t, k) in [(0.0, -1.0), (0.5, -1.2), (1.0, 1.0)] {
+        close(slope(t, t), k, 1e-12);
+    }
+    let by = |rates: [f32; 2]| values(&Exact.dual(&[0.2], &[0.7], &Dual::constant(one(0.9)), rates).unwrap().tangent().unwrap())[0];
+    let v = values(&Exact.at(&[0.2], &[0.7], &one(0.9)).unwrap())[0];
+    close(v, 1.571772, 1e-6);
+    close(v + 0.5 * by([0.0, 1.0]), 1.831832, 1e-5);
+    close(-v + 0.5 * by([1.0, 0.0]), -0.813675, 1e-5);
+}
+
+/// `v_{s,t}(x) = theta x`.
+struct Toy(Var);
+
+impl Field for Toy {
+    fn at(&self, _: &[f64], _: &[f64], x: &Tensor) -> Result<Tensor> {
+        Ok(x.broadcast_mul(&self.0)?)
+    }
+    fn constant(&self, _: &[f64], _: &[f64], x: &Tensor) -> Result<Tensor> {
+        Ok(x.detach().broadcast_mul(&self.0.detach())?)
+    }
+    fn dual(&self, s: &[f64], t: &[f64], x: &Dual, _: [f32; 2]) -> Result<Dual> {
+        let tangent = x.tangent.as_ref().map(|d| self.at(s, t, d)).transpose()?;
+        Ok(Dual { value: self.at(s, t, &x.value)?, tangent })
+    }
+}
+
+#[test]
+fn gradients_stop_where_the_paper_says() {
+    // theta .5, x 2, t - s .4: loss and its gradient in theta.
+    let at = |condition, stop, gamma: f64| {
+        let toy = Toy(Var::new(&[[[[0.5f32]]]], &Device::Cpu).unwrap());
+        let x = Tensor::new(&[[[[2f32]]]], &Device::Cpu).unwrap();
+        let point = Point { s: &[0.3], t: &[0.7], gamma: &[gamma], x: &x, velocity: &x };
+        let loss = residual(condition, stop, &toy, None, &point).unwrap().sqr().unwrap().sum_all().unwrap();
+        (f64::from(loss.to_scalar::<f32>().unwrap()), values(loss.backward().unwrap().get(&toy.0).unwrap())[0])
+    };
+    let table = [
+        (Condition::Lsd, 0.5, 0.04, [-0.8, -0.8, 0.32]),
+        (Condition::PsdM, 0.5, 0.0025, [-0.2, -0.2, 0.02]),
+        (Condition::PsdU, 0.25, 0.00140625, [-0.15, -0.15, 0.01125]),
+        (Condition::Esd, 0.5, 0.04, [-0.8, -0.64, 0.32]),
+    ];
+    for (condition, gamma, loss, gradients) in table {
+        for (stop, gradient) in [Stop::Published, Stop::Convex, Stop::None].into_iter().zip(gradients) {
+            let found = at(condition, stop, gamma);
+            close(found.0, loss, 1e-7);
+            close(found.1, gradient, 1e-6);
+        }
+    }
+    // PSD-U in the middle is PSD-M.
+    assert_eq!(at(Condition::PsdU, Stop::Published, 0.5), at(Condition::PsdM, Stop::Published, 0.5));
+}
