@@ -46,7 +46,7 @@ const engine = (page) => page.evaluate(() => limbeck.engine());
 
 test("the list of shipped models is that of the files", () => {
   const { models } = JSON.parse(readFileSync(join(ROOT, "models/index.json"), "utf8"));
-  for (const id of ["fashion-teacher", "fashion-boot"]) {
+  for (const id of ["fashion-teacher", "fashion-boot", "fashion-sid"]) {
     const bytes = readFileSync(shipped(id));
     const entry = models.find((m) => m.id === id);
     assert.ok(entry, `models/index.json lacks ${id}: run scripts/models-index.mjs`);
@@ -80,6 +80,22 @@ test("a link draws on the CPU what the native interpreter draws", async (t) => {
     t.diagnostic(`${draw.ms.toFixed(0)} ms, at most ${worst.toExponential(1)} apart`);
     assert.ok(worst <= TOLERANCE, `${worst} apart`);
   });
+});
+
+test("a few-step student draws in 1, 2 and 4 steps on both engines", async (t) => {
+  for (const backend of ["webgpu", "cpu"]) {
+    for (const steps of [1, 2, 4]) {
+      await visit(gpu, `${site.url}#m=fashion-sid&seed=5&n=1&steps=${steps}&view=draw&backend=${backend}`, async (page) => {
+        await done(page);
+        assert.equal((await engine(page)).backend, backend);
+        const draw = await drawn(page);
+        assert.equal(draw.calls, steps);
+        const worst = difference(draw, native("fashion-sid", { seed: 5, count: 1, steps }));
+        t.diagnostic(`${backend}, ${steps} steps: ${draw.ms.toFixed(0)} ms, at most ${worst.toExponential(1)} apart`);
+        assert.ok(worst <= TOLERANCE, `${worst} apart`);
+      });
+    }
+  }
 });
 
 test("without WebGPU the CPU takes over, and the page says so", async () => {
