@@ -48,7 +48,8 @@ fn a_run_without_any_data_set_finishes() {
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     for preset in ["fashion-boot", "fashion-sid"] {
-        let args = ["train", preset, "--teacher", "teacher.safetensors", "--set", "batch=4", "--set", "images=12", "--set", "log.snapshot=8"];
+        let args =
+            ["train", preset, "--teacher", "teacher.safetensors", "--set", "batch=4", "--set", "images=12", "--set", "log.snapshot=8"];
         let ended = command(folder.path(), &args).env("LIMBECK_DATA", &empty).output().unwrap();
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         let run = folder.path().join("runs").join(preset);

@@ -201,7 +201,16 @@ macro_rules! presets {
         pub const PRESETS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../presets/", $name, ".toml")))),*];
     };
 }
-presets!("fashion-teacher", "fashion-boot", "fashion-boot-demo", "fashion-sid", "features-fashion", "toy-teacher", "toy-boot", "toy-flow-map");
+presets!(
+    "fashion-teacher",
+    "fashion-boot",
+    "fashion-boot-demo",
+    "fashion-sid",
+    "features-fashion",
+    "toy-teacher",
+    "toy-boot",
+    "toy-flow-map"
+);
 
 /// Reads a preset by name or a file by path, applies `key=value` overrides, and checks ranges.
 ///

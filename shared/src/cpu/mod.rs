@@ -174,14 +174,13 @@ impl Exec {
                     moments[id] = moments_len;
                     moments_len += 2 * groups;
                 }
+                Op::Conv2d { kernel: 3, stride: 1, pad: [1, 1], .. } | Op::Conv2d { kernel: 3, stride: 2, pad: [0 | 1, 1], .. } => {}
                 Op::Conv2d { kernel: 3, stride, pad, .. } => {
-                    if !matches!((stride, pad), (1, [1, 1]) | (2, [1, 1]) | (2, [0, 1])) {
-                        return Err(Error::config(
-                            "conv2d",
-                            format!("stride {stride}, padding {pad:?}"),
-                            "stride 1 or 2 with padding 1, or stride 2 with padding [0, 1]",
-                        ));
-                    }
+                    return Err(Error::config(
+                        "conv2d",
+                        format!("stride {stride}, padding {pad:?}"),
+                        "stride 1 or 2 with padding 1, or stride 2 with padding [0, 1]",
+                    ));
                 }
                 Op::Conv2d { kernel: 1, stride: 1, pad: [0, 0], .. } => {}
                 Op::Conv2d { kernel, stride, pad, .. } => {

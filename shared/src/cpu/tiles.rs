@@ -7,6 +7,11 @@
 //! A float is also the sum of two bf16 to within 2^-17 of its size, and three products of such parts (all but that of the two
 //! small ones) give the product of two floats to within about 2^-16.
 
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set"
+)]
+
 use super::simd::{Simd, dispatch};
 
 /// Rows of a tile, and columns of an accumulator.

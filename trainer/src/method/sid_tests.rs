@@ -335,7 +335,7 @@ fn settings_that_cannot_be_are_named() {
     }
     let s = sid(&SidConfig { steps: 4, ..default() });
     assert_eq!(s.meta.samplers[0].steps, [1, 2, 4]);
-    let student = bundle::read(&bundle::write(&s.meta, &[s.start.clone()]).unwrap()).unwrap();
+    let student = bundle::read(&bundle::write(&s.meta, std::slice::from_ref(&s.start)).unwrap()).unwrap();
     assert_eq!(student.meta.training.teacher_sha256, Some(teacher().sha256));
 }
 

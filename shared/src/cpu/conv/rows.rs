@@ -1,11 +1,5 @@
 //! Rows of small maps into planes and out of them. Rows are 7 to 64 floats: a call to copy each would cost more than the copy.
 
-#![expect(
-    clippy::extra_unused_type_parameters,
-    clippy::too_many_arguments,
-    reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set; geometry comes as numbers"
-)]
-
 use crate::cpu::simd::{Simd, dispatch};
 
 /// What a cropped map is added to.

@@ -29,7 +29,7 @@ use limbeck_shared::nn::dual::Dual;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
-use residual::{Condition, Field, Point, Stop, residual};
+use residual::{Condition, Field, Point, Stop, Velocity, residual};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -78,7 +78,13 @@ impl FlowMap {
     ///
     /// # Errors
     /// Names the key that does not fit.
-    pub fn new(config: &FlowMapConfig, network: &NetworkConfig, teacher: Option<&Bundle>, name: &str, precision: Precision) -> Result<FlowMap> {
+    pub fn new(
+        config: &FlowMapConfig,
+        network: &NetworkConfig,
+        teacher: Option<&Bundle>,
+        name: &str,
+        precision: Precision,
+    ) -> Result<FlowMap> {
         if !(config.sigma_data > 0.0 && config.sigma_data.is_finite()) {
             bail!("`method.sigma_data`: found {}, expected a positive number", config.sigma_data);
         }
@@ -120,7 +126,8 @@ impl FlowMap {
 }
 
 fn frozen(bundle: &Bundle, student: &limbeck_shared::graph::Graph, precision: Precision) -> Result<Teacher> {
-    let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) = (bundle.meta.parameterization, bundle.meta.schedule) else {
+    let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) = (bundle.meta.parameterization, bundle.meta.schedule)
+    else {
         bail!("`teacher`: found {:?} on {:?}, expected an EDM model", bundle.meta.parameterization, bundle.meta.schedule);
     };
     if bundle.meta.second_time || bundle.meta.guidance_input || bundle.graphs.len() != 1 {
@@ -129,7 +136,11 @@ fn frozen(bundle: &Bundle, student: &limbeck_shared::graph::Graph, precision: Pr
     let graph = &bundle.graphs[0];
     if graph.input_shape() != student.input_shape() || (graph.classes == 0) != (student.classes == 0) {
         let (found, expected) = (student.input_shape(), graph.input_shape());
-        bail!("`network`: found images of {found:?} with {} classes, expected the teacher's {expected:?} with {}", student.classes, graph.classes);
+        bail!(
+            "`network`: found images of {found:?} with {} classes, expected the teacher's {expected:?} with {}",
+            student.classes,
+            graph.classes
+        );
     }
     let exec = Arc::new(Exec::with_precision(graph.clone(), precision)?);
     Ok(Teacher { net: Network::frozen(exec, &bundle.thetas[0], device())?, sigma_data, sigma_max })
@@ -253,7 +264,7 @@ impl Method for FlowMap {
                 Some(teacher) => teacher.velocity(sigma_data, t, x, &labels),
                 None => bail!("there is no teacher"),
             };
-            let teacher: Option<&dyn Fn(&[f64], &Tensor) -> Result<Tensor>> = if self.teacher.is_some() { Some(&b) } else { None };
+            let teacher = self.teacher.as_ref().map(|_| &b as Velocity<'_>);
             let point = Point { s: &s, t: &t, gamma: &pick(&gamma, &off), x: &x, velocity: &velocity };
             let r = residual(self.config.condition, self.config.stop, &field, teacher, &point)?;
             add("off_diagonal", squares(&r)?, off.len())?;

@@ -74,17 +74,14 @@ pub struct Point<'a> {
     pub velocity: &'a Tensor,
 }
 
+/// The velocity `b_t(x)` of a frozen model.
+pub type Velocity<'a> = &'a dyn Fn(&[f64], &Tensor) -> Result<Tensor>;
+
 /// The residual at a point. `teacher`: the velocity of a frozen model instead of the field's own diagonal.
 ///
 /// # Errors
 /// From the field.
-pub fn residual(
-    condition: Condition,
-    stop: Stop,
-    field: &dyn Field,
-    teacher: Option<&dyn Fn(&[f64], &Tensor) -> Result<Tensor>>,
-    p: &Point<'_>,
-) -> Result<Tensor> {
+pub fn residual(condition: Condition, stop: Stop, field: &dyn Field, teacher: Option<Velocity<'_>>, p: &Point<'_>) -> Result<Tensor> {
     let (s, t, x) = (p.s, p.t, p.x);
     let gap = per_image(s.iter().zip(t).map(|(s, t)| t - s))?;
     let free = stop == Stop::None;
