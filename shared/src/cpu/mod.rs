@@ -27,8 +27,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache.
-const CHUNK_FLOATS: usize = 512 * 1024;
+/// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache. Planes of bf16 take half
+/// the room there.
+fn chunk_floats(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 256 * 1024,
+        Precision::Bf16(_) => 512 * 1024,
+    }
+}
 
 /// How convolutions multiply. Everything else is f32 in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,7 +257,7 @@ impl Exec {
     /// Sizes of the chunks for a batch of `n`: equal to within one image, a multiple of the threads where there is work for all.
     fn chunks(&self, n: usize) -> Vec<Range<usize>> {
         let largest = self.graph.nodes.iter().map(|v| v.shape.iter().product::<usize>()).max().unwrap_or(1);
-        let most = (CHUNK_FLOATS / largest.max(1)).clamp(1, 32);
+        let most = (chunk_floats(self.precision) / largest.max(1)).clamp(1, 32);
         let count = n.div_ceil(most).next_multiple_of(threads()).min(n);
         (0..count).map(|i| i * n / count..(i + 1) * n / count).collect()
     }

@@ -26,7 +26,7 @@ use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, log_normal, noise, per
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Context, Result, bail};
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
@@ -34,120 +34,15 @@ use limbeck_shared::nn::Network;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::{self, Stream};
 use limbeck_shared::schedule::Schedule;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+mod config;
+mod loss;
 #[cfg(test)]
-#[path = "sid_tests.rs"]
 mod tests;
 
-/// Settings of SiD.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SidConfig {
-    /// Steps K of the generator.
-    pub steps: usize,
-    /// Which step's output an iteration matches.
-    pub matching: Matching,
-    /// Weight of delta^2; 1.0 is safe, 1.2 best in the paper.
-    pub alpha: f64,
-    /// Treat both networks' answers as constants: the gradient is then `-omega delta`, whatever alpha. For comparison.
-    pub detached: bool,
-    /// Noise level of the first step; 2.5 for data of standard deviation 0.5.
-    pub sigma_init: f64,
-    /// The generator is matched at times uniform from 0 to this in the rho grid.
-    pub t_max: f64,
-    /// Mean of ln(sigma) in the fake score's training.
-    pub p_mean: f64,
-    /// Standard deviation of ln(sigma) there.
-    pub p_std: f64,
-    /// Guidance.
-    pub guidance: Guidance,
-    /// Probability that the fake score trains without the label; used where it is asked without one.
-    pub label_dropout: f64,
-    /// The term on real images; none: no image is read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub adversarial: Option<Adversarial>,
-}
-
-/// The adversarial term and its three phases, in images seen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Adversarial {
-    /// Weight in the generator's loss; the identity loss has 1, both are halved.
-    pub weight: f64,
-    /// Until here only the fake score trains, and learns to tell real images from drawn ones.
-    pub freeze: u64,
-    /// From here on the generator's loss has the term.
-    pub begin: u64,
-    /// Real images used, the first of the data; 0: all.
-    pub images: usize,
-}
-
-impl Default for Adversarial {
-    fn default() -> Self {
-        Adversarial { weight: 0.01, freeze: 100_000, begin: 200_000, images: 0 }
-    }
-}
-
-impl Default for SidConfig {
-    fn default() -> Self {
-        SidConfig {
-            steps: 1,
-            matching: Matching::Uniform,
-            alpha: 1.2,
-            detached: false,
-            sigma_init: 2.5,
-            t_max: 0.8,
-            p_mean: -1.2,
-            p_std: 1.2,
-            guidance: Guidance::None,
-            label_dropout: 0.1,
-            adversarial: None,
-        }
-    }
-}
-
-/// Which step of the chain is matched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Matching {
-    /// One k for the batch, uniform in 1..=K (the paper's).
-    Uniform,
-    /// One k for each image: less variance, K - 1 calls without gradient for every image.
-    PerImage,
-    /// Always the last.
-    Final,
-}
-
-/// Guidance strategies by the weights kappa of `f(null) + kappa (f(label) - f(null))`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Guidance {
-    /// Conditional networks, no guidance.
-    None,
-    /// The same kappa everywhere: the student learns the teacher's guided density.
-    Lsg(f64),
-    /// The fake score without a label, the teacher with it.
-    ZeroCfg,
-    /// The fake score at -1 in the generator's loss; trained with this kappa (1 or -1).
-    AntiCfg(f64),
-    /// kappa_1 (training of the fake score), kappa_2 and kappa_3 (its two answers in the generator's loss), kappa_4 (teacher).
-    Kappas([f64; 4]),
-}
-
-impl Guidance {
-    /// kappa_1 to kappa_4.
-    pub fn kappas(self) -> [f64; 4] {
-        match self {
-            Guidance::None => [1.0; 4],
-            Guidance::Lsg(k) => [k; 4],
-            Guidance::ZeroCfg => [0.0, 0.0, 0.0, 1.0],
-            Guidance::AntiCfg(train) => [train, -1.0, -1.0, 1.0],
-            Guidance::Kappas(k) => k,
-        }
-    }
-}
+pub use config::{Adversarial, Guidance, Matching, SidConfig};
+use loss::{Answers, bce, denoising, identity, lambda, weight};
 
 /// The method.
 pub struct Sid {
@@ -193,35 +88,14 @@ impl Sid {
         if teacher.meta.second_time || teacher.meta.guidance_input || teacher.graphs.len() != 1 {
             bail!("`teacher`: found a student or a routed model, expected one diffusion model");
         }
-        if !(1..=64).contains(&config.steps) {
-            bail!("`method.steps`: found {}, expected 1 to 64", config.steps);
-        }
-        if !(config.sigma_init > sigma_min && config.sigma_init <= sigma_max) {
-            bail!("`method.sigma_init`: found {}, expected a noise level in ({sigma_min}, {sigma_max}]", config.sigma_init);
-        }
-        if !(config.t_max > 0.0 && config.t_max <= 1.0) {
-            bail!("`method.t_max`: found {}, expected a time in (0, 1]", config.t_max);
-        }
-        if !(0.0..1.0).contains(&config.label_dropout) {
-            bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
-        }
-        if !(config.alpha.is_finite() && config.p_mean.is_finite() && config.p_std >= 0.0) {
-            bail!("`method`: found alpha {}, p_mean {}, p_std {}, expected finite numbers", config.alpha, config.p_mean, config.p_std);
-        }
-        let kappas = config.guidance.kappas();
-        if kappas != [1.0; 4] && teacher.meta.null_label.is_none() {
+        config.check(sigma_min, sigma_max)?;
+        if config.guidance.kappas() != [1.0; 4] && teacher.meta.null_label.is_none() {
             bail!("`method.guidance`: found {:?}, expected none for a teacher without a null label", config.guidance);
-        }
-        if !kappas.iter().all(|k| k.is_finite()) {
-            bail!("`method.guidance`: found {kappas:?}, expected finite weights");
         }
         let graph = &teacher.graphs[0];
         let encoder = match (&config.adversarial, graph.encoder) {
             (None, _) => None,
             (Some(_), None) => bail!("`method.adversarial`: found a teacher without an encoder, expected a U-Net"),
-            (Some(a), Some(_)) if !(a.weight >= 0.0 && a.weight.is_finite()) => {
-                bail!("`method.adversarial.weight`: found {}, expected a weight from 0", a.weight)
-            }
             (Some(_), Some(node)) => Some(Arc::new(Exec::with_precision(graph.until(node), precision)?)),
         };
         let mut meta = teacher.meta.clone();
@@ -413,53 +287,6 @@ struct Terms {
     x: Tensor,
     sigma: Vec<f64>,
     labels: Vec<u32>,
-}
-
-/// What the networks answer at the noisy image.
-struct Answers {
-    /// f_phi.
-    teacher: Tensor,
-    /// f_psi at kappa_2, in delta.
-    in_delta: Tensor,
-    /// f_psi at kappa_3, outside it.
-    outside: Tensor,
-}
-
-impl Answers {
-    fn detach(&self) -> Answers {
-        Answers { teacher: self.teacher.detach(), in_delta: self.in_delta.detach(), outside: self.outside.detach() }
-    }
-}
-
-/// `(1 - alpha) delta^2 + delta (f_psi - x_g)` for each pixel, which is `delta (f_phi - x_g - alpha delta)` with one cancellation
-/// less (2404.04057, Eq. 23).
-fn identity(x_g: &Tensor, a: &Answers, alpha: f64) -> Result<Tensor> {
-    let delta = (&a.teacher - &a.in_delta)?;
-    let first = (&delta * (&a.outside - x_g)?)?;
-    Ok(if alpha == 1.0 { first } else { (first + (delta.sqr()? * (1.0 - alpha))?)? })
-}
-
-/// omega, one constant an image: `1 / max(1e-5, mean |x_g - f_phi|)`, to multiply `[n, c, h, w]` with.
-fn weight(x_g: &Tensor, teacher: &Tensor) -> Result<Tensor> {
-    let away = (x_g - teacher)?.detach().abs()?.flatten_from(1)?.mean_keepdim(D::Minus1)?;
-    Ok(away.maximum(1e-5)?.recip()?.unsqueeze(2)?.unsqueeze(3)?)
-}
-
-/// EDM's weight, `1 / c_out^2`: the raw network then has a target of unit weight.
-fn lambda(sigma: f64, sigma_data: f64) -> f64 {
-    (sigma * sigma + sigma_data * sigma_data) / (sigma * sigma_data).powi(2)
-}
-
-/// `lambda(sigma) (f - y)^2`, sum over pixels, mean over images.
-fn denoising(f: &Tensor, y: &Tensor, sigma: &[f64], sigma_data: f64) -> Result<Tensor> {
-    let weight = per_image(sigma.iter().map(|&s| lambda(s, sigma_data)))?;
-    Ok(((f - y)?.sqr()?.broadcast_mul(&weight)?.sum_all()? / sigma.len() as f64)?)
-}
-
-/// Mean binary cross-entropy of logits: `max(-x, 0) + ln(1 + exp(-|x|))` for the answer yes.
-fn bce(logits: &Tensor, yes: bool) -> Result<Tensor> {
-    let x = if yes { logits.neg()? } else { logits.clone() };
-    Ok((x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?.mean_all()?)
 }
 
 impl Method for Sid {
