@@ -269,6 +269,8 @@ fn passes_change_rounding_only() {
             format!("micro_batch={micro_batch}"),
             "batch=48".into(),
             "images=480".into(),
+            // In bf16 a difference in the last bit of a sum can tip a rounding, and is then no longer one of f32.
+            "precision=f32".into(),
             "optimizer.warmup=0".into(),
         ];
         let setup = limbeck::train::Setup::new(limbeck::config::resolve("fashion-boot", &overrides).unwrap()).unwrap();
