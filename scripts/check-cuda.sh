@@ -10,17 +10,17 @@ begin "CUDA 13.0 from PyPI"
 has python3 || fail "python3 is missing, which fetches NVIDIA's packages"
 has cargo || fail "cargo is missing; scripts/demo.sh installs it"
 kit=$target/cuda-toolkit
-packages=(
+wheels=(
     'nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-runtime==13.0.*'
     'nvidia-cuda-nvrtc==13.0.*' 'nvidia-nvvm==13.0.*' 'nvidia-curand==10.4.0.*' 'nvidia-cublas==13.0.*'
     'nvidia-cudnn-cu13==9.21.*' 'nvidia-nccl-cu13==2.28.*'
 )
-if [ "$(cat "$kit/installed" 2>/dev/null)" != "${packages[*]}" ]; then
+if [ "$(cat "$kit/installed" 2>/dev/null)" != "${wheels[*]}" ]; then
     rm -rf "$kit"
     mkdir -p "$kit"
-    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$kit/python" "${packages[@]}" ||
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$kit/python" "${wheels[@]}" ||
         fail "NVIDIA's packages cannot be installed from PyPI"
-    printf '%s' "${packages[*]}" >"$kit/installed"
+    printf '%s' "${wheels[*]}" >"$kit/installed"
 fi
 home=$kit/python/nvidia/cu13
 [ -x "$home/bin/nvcc" ] || fail "$home/bin/nvcc: found nothing, expected NVIDIA's compiler"

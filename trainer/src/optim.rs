@@ -33,14 +33,9 @@ impl Adam {
         let rate = (rate * c2 / c1) as f32;
         let eps = (config.eps * c2) as f32;
         let (b1, b2, scale, keep) = (b1 as f32, b2 as f32, scale as f32, keep as f32);
-        // A network without an average gets blocks of none, one for each block of weights.
-        let mut none = vec![];
-        let averages: Vec<&mut [f32]> = if ema.is_empty() {
-            none.resize_with(theta.len().div_ceil(BLOCK), || &mut [][..]);
-            none
-        } else {
-            ema.chunks_mut(BLOCK).collect()
-        };
+        let mut averages: Vec<&mut [f32]> = ema.chunks_mut(BLOCK).collect();
+        // A network without an average gets an empty block for each block of weights.
+        averages.resize_with(theta.len().div_ceil(BLOCK), Default::default);
         let weights = theta.par_chunks_mut(BLOCK).zip(averages).zip(grad.par_chunks(BLOCK));
         let moments = self.m.par_chunks_mut(BLOCK).zip(self.v.par_chunks_mut(BLOCK));
         weights.zip(moments).for_each(|(((theta, ema), grad), (m, v))| {

@@ -150,7 +150,7 @@ pub struct Correlation<'a> {
     pub steps: usize,
 }
 
-/// `sum[m * c_len + c] += sum_q dy[m * ld + shift + q] x[q, c]` over `32 steps` values of `q`, for each `(shift, first block, sum)`.
+/// `sum[m * c_len + c] += sum_q dy[m * ld + shift + q] x[q, c]` over `32 steps` values of `q`, for each tap `(shift, first block)`, one after another.
 pub fn correlate(o: &Correlation<'_>, taps: &[(usize, usize)], sums: &mut [f32]) {
     assert!(o.m.is_multiple_of(2 * SIDE) && o.c.is_multiple_of(2 * SIDE) && sums.len() >= taps.len() * o.m * o.c);
     for &(shift, block) in taps {

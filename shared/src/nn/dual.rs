@@ -4,7 +4,7 @@
 //! through any other tensor: gradients of losses that hold a derivative in time or along an image direction (flow maps,
 //! MeanFlow, consistency training). Every operation has its rule here, or this file does not compile.
 
-use super::stock::{Call, Convolution, Params, walk};
+use super::stock::{Call, Params, walk};
 use crate::cpu::time_feature_rates;
 use crate::graph::{Graph, Node, Op};
 use candle_core::{D, Result, Tensor, bail};
@@ -30,6 +30,14 @@ impl Dual {
     /// From candle.
     pub fn tangent(&self) -> Result<Tensor> {
         self.tangent.clone().map_or_else(|| self.value.zeros_like(), Ok)
+    }
+
+    /// Both times a number.
+    ///
+    /// # Errors
+    /// From candle.
+    pub fn scale(&self, by: f64) -> Result<Dual> {
+        self.linear(|t| t * by)
     }
 
     /// The same linear operation on both.
@@ -81,18 +89,6 @@ fn sum(a: &Option<Tensor>, b: &Option<Tensor>) -> Result<Option<Tensor>> {
 /// # Errors
 /// If an argument does not fit the network, or from candle.
 pub fn forward(graph: &Graph, params: &Params, x: &Dual, times: &[f32], rates: &[f32], labels: &[u32]) -> Result<Dual> {
-    forward_with(graph, params, x, times, rates, labels, super::conv::conv2d)
-}
-
-pub(super) fn forward_with(
-    graph: &Graph,
-    params: &Params,
-    x: &Dual,
-    times: &[f32],
-    rates: &[f32],
-    labels: &[u32],
-    convolve: Convolution,
-) -> Result<Dual> {
     if rates.len() != times.len() {
         bail!("time rates: found {}, expected {}, one a time input", rates.len(), times.len());
     }
@@ -101,7 +97,7 @@ pub(super) fn forward_with(
     {
         bail!("image direction: found {:?}, expected {:?}", d.dims(), x.value.dims());
     }
-    let call = Call::new(graph, params, &x.value, times, labels, convolve)?;
+    let call = Call::new(graph, params, &x.value, times, labels, super::conv::conv2d)?;
     let moving = Moving { call, graph, rates };
     let y = walk(graph, x.linear(|t| moving.call.images(t))?, |node, inputs| moving.node(node, inputs))?;
     y.linear(|t| moving.call.result(t.clone()))

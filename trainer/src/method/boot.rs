@@ -18,19 +18,19 @@
 //! noise input at sigma_max and reads t' through an embedding that starts at zero, so it begins as `f(eps)` at every time and
 //! the boundary loss begins at 0.
 
-use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, noise, per_image, tensor, uniform};
+use super::{EdmTeacher, Loss, Method, NetSpec, Pass, classes, edm_teacher, edm_x0, noise, per_image, tensor, uniform};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, MAX_GUIDANCE, Meta, SamplerSpec};
 use limbeck_shared::cpu::{Exec, Precision};
-use limbeck_shared::denoiser::{Adapter, Parameterization, edm_adapter};
+use limbeck_shared::denoiser::{Adapter, edm_adapter};
 use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::Stream;
-use limbeck_shared::schedule::{Schedule, flow_sigma};
+use limbeck_shared::schedule::flow_sigma;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -115,14 +115,7 @@ impl Boot {
         if !(config.delta > 0.0 && config.delta <= 0.5) {
             bail!("`method.delta`: found {}, expected a step in (0, 0.5]", config.delta);
         }
-        let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) =
-            (teacher.meta.parameterization, teacher.meta.schedule)
-        else {
-            bail!("`teacher`: found {:?} on {:?}, expected an EDM model", teacher.meta.parameterization, teacher.meta.schedule);
-        };
-        if teacher.meta.second_time || teacher.meta.guidance_input || teacher.graphs.len() != 1 {
-            bail!("`teacher`: found a student or a routed model, expected one diffusion model");
-        }
+        let EdmTeacher { sigma_data, sigma_max, .. } = edm_teacher(teacher)?;
         if config.guidance.is_some() && teacher.meta.null_label.is_none() {
             bail!("`method.guidance`: found a range, expected none for a teacher without a null label");
         }

@@ -8,6 +8,7 @@ use limbeck_shared::bundle;
 use limbeck_shared::denoiser::lower;
 use limbeck_shared::program;
 use limbeck_shared::rng;
+use limbeck_shared::schedule::Schedule;
 
 /// Data N(mean, std^2) and noise N(0, base^2) in linear-flow time: `x_t = t y + (1 - t) base eps`.
 #[derive(Clone, Copy)]

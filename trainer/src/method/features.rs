@@ -2,7 +2,7 @@
 //!
 //! Cross-entropy on real images with small random shifts. Nothing about it is tuned to any generator.
 
-use super::{Loss, Method, NetSpec, Pass, real, tensor};
+use super::{Loss, Method, NetSpec, Pass, Real, real, tensor};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Result, bail};
@@ -64,8 +64,8 @@ impl Method for Features {
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let shape = self.exec.graph().input_shape();
-        let (images, picks) = real(pass, shape, usize::MAX)?;
-        let (n, len) = (picks.len(), shape.iter().product::<usize>());
+        let Real { x: images, labels } = real(pass, shape, usize::MAX)?;
+        let (n, len) = (labels.len(), shape.iter().product::<usize>());
         let mut x = vec![0f32; images.len()];
         let span = 2 * self.shift as u32 + 1;
         for (i, k) in pass.images.clone().enumerate() {
@@ -73,7 +73,6 @@ impl Method for Features {
             let at = i * len..(i + 1) * len;
             shifted(&images[at.clone()], shape, move_by(0), move_by(1), &mut x[at]);
         }
-        let labels: Vec<u32> = pass.data.map_or(vec![], |data| picks.iter().map(|&pick| data.label(pick)).collect());
         let logits = pass.nets[0].forward(&tensor(x, n, shape)?, &[], &[])?.flatten_from(1)?;
         let right = logits.argmax(D::Minus1)?.to_vec1::<u32>()?.iter().zip(&labels).filter(|(a, b)| a == b).count();
         let value = candle_nn::loss::cross_entropy(&logits, &Tensor::from_vec(labels, n, device())?)?;

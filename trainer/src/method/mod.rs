@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::Exec;
-use limbeck_shared::denoiser::edm_adapter;
+use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::nn::Network;
 use limbeck_shared::rng::{self, Stream};
+use limbeck_shared::schedule::Schedule;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -120,21 +121,56 @@ pub(crate) fn noise(seed: u64, images: &Range<u64>, shape: [usize; 3], stream: S
     out
 }
 
-/// The real images of a pass `[n, c, h, w]` flat, drawn from the first `limit` of the data, and which of the data each is.
+/// What a distilled teacher has to be: one EDM network on EDM's schedule.
+pub(crate) struct EdmTeacher {
+    pub(crate) sigma_data: f64,
+    pub(crate) sigma_min: f64,
+    pub(crate) sigma_max: f64,
+}
+
+/// Checks that a bundle is one, and no student or routed model.
+///
+/// # Errors
+/// Says what it is instead.
+pub(crate) fn edm_teacher(teacher: &Bundle) -> Result<EdmTeacher> {
+    let meta = &teacher.meta;
+    let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_min, sigma_max, .. }) = (meta.parameterization, meta.schedule) else {
+        bail!("`teacher`: found {:?} on {:?}, expected an EDM model", meta.parameterization, meta.schedule);
+    };
+    if meta.second_time || meta.guidance_input || teacher.graphs.len() != 1 {
+        bail!("`teacher`: found a student or a routed model, expected one diffusion model");
+    }
+    Ok(EdmTeacher { sigma_data, sigma_min, sigma_max })
+}
+
+/// The real images of a pass.
+pub(crate) struct Real {
+    /// `[n, c, h, w]` flat.
+    pub(crate) x: Vec<f32>,
+    /// The label of each.
+    pub(crate) labels: Vec<u32>,
+}
+
+/// Which of `count` real images each of a pass is.
+pub(crate) fn picks(pass: &Pass<'_>, count: usize) -> Vec<usize> {
+    pass.images.clone().map(|k| rng::below(pass.seed, Stream::Order, k, count as u32) as usize).collect()
+}
+
+/// Draws the real images of a pass from the first `limit` of the data.
 ///
 /// # Errors
 /// If there are no data, or their shape is not the network's.
-pub(crate) fn real(pass: &Pass<'_>, shape: [usize; 3], limit: usize) -> Result<(Vec<f32>, Vec<usize>)> {
+pub(crate) fn real(pass: &Pass<'_>, shape: [usize; 3], limit: usize) -> Result<Real> {
     let data = pass.data.context("`data`: found none, expected the images to train on")?;
     if data.shape() != shape {
         bail!("`data`: found images of {:?}, expected the network's {shape:?}", data.shape());
     }
     let len = shape.iter().product::<usize>();
-    let count = data.len().min(limit) as u32;
-    let picks: Vec<usize> = pass.images.clone().map(|k| rng::below(pass.seed, Stream::Order, k, count) as usize).collect();
+    let picks = picks(pass, data.len().min(limit));
     let mut x = vec![0f32; picks.len() * len];
     x.chunks_exact_mut(len).zip(&picks).for_each(|(x, &pick)| data.image(pick, x));
-    Ok((x, picks))
+    let labels = picks.iter().map(|&pick| data.label(pick)).collect();
+    Ok(Real { x, labels })
 }
 
 /// One uniform in [0, 1) for each image.
@@ -149,11 +185,17 @@ pub(crate) fn uniform(seed: u64, images: &Range<u64>, stream: Stream) -> Vec<f64
         .collect()
 }
 
+/// What an EDM network answers at noise levels `sigma`, its input scaled by c_in.
+pub(crate) fn edm_raw(net: &Network, sigma_data: f64, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
+    let c_in = per_image(sigma.iter().map(|&s| edm_adapter(1.0, s, sigma_data).c_in))?;
+    let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
+    Ok(net.forward(&x.broadcast_mul(&c_in)?, &times, labels)?)
+}
+
 /// An EDM network's x0 at noise levels `sigma` (Karras et al. 2022, eq. 7), one level an image.
 pub(crate) fn edm_x0(net: &Network, sigma_data: f64, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
     let adapters: Vec<_> = sigma.iter().map(|&s| edm_adapter(1.0, s, sigma_data)).collect();
-    let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
-    let f = net.forward(&x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_in))?)?, &times, labels)?;
+    let f = edm_raw(net, sigma_data, x, sigma, labels)?;
     let skipped = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_skip))?)?;
     Ok((skipped + f.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_out))?)?)?)
 }

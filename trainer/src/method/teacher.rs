@@ -100,13 +100,13 @@ impl Method for Teacher {
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let graph = self.exec.graph();
         let shape = graph.input_shape();
-        let (x0, picks) = real(pass, shape, usize::MAX)?;
-        let n = picks.len();
+        let real = real(pass, shape, usize::MAX)?;
+        let (x0, n) = (real.x, real.labels.len());
         let mut labels = vec![];
-        if let (Some(data), 1..) = (pass.data, graph.classes) {
+        if graph.classes > 0 {
             let drop = uniform(pass.seed, &pass.images, Stream::Label);
             let null = |u: f64| self.null_label().filter(|_| u < self.config.label_dropout);
-            labels = picks.iter().zip(drop).map(|(&pick, u)| null(u).unwrap_or_else(|| data.label(pick))).collect();
+            labels = real.labels.into_iter().zip(drop).map(|(label, u)| null(u).unwrap_or(label)).collect();
         }
         let sigma = log_normal(pass.seed, &pass.images, Stream::Time, self.config.p_mean, self.config.p_std);
         let eps = tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)?;

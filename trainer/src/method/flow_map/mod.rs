@@ -15,7 +15,7 @@ pub mod residual;
 #[cfg(test)]
 mod residual_tests;
 
-use super::{Loss, Method, NetSpec, Pass, class_names, edm_x0, noise, per_image, real, tensor, uniform};
+use super::{EdmTeacher, Loss, Method, NetSpec, Pass, class_names, edm_teacher, edm_x0, noise, per_image, real, tensor, uniform};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Result, bail};
@@ -126,13 +126,7 @@ impl FlowMap {
 }
 
 fn frozen(bundle: &Bundle, student: &limbeck_shared::graph::Graph, precision: Precision) -> Result<Teacher> {
-    let (Parameterization::Edm { sigma_data }, Schedule::Edm { sigma_max, .. }) = (bundle.meta.parameterization, bundle.meta.schedule)
-    else {
-        bail!("`teacher`: found {:?} on {:?}, expected an EDM model", bundle.meta.parameterization, bundle.meta.schedule);
-    };
-    if bundle.meta.second_time || bundle.meta.guidance_input || bundle.graphs.len() != 1 {
-        bail!("`teacher`: found a student or a routed model, expected one diffusion model");
-    }
+    let EdmTeacher { sigma_data, sigma_max, .. } = edm_teacher(bundle)?;
     let graph = &bundle.graphs[0];
     if graph.input_shape() != student.input_shape() || (graph.classes == 0) != (student.classes == 0) {
         let (found, expected) = (student.input_shape(), graph.input_shape());
@@ -187,12 +181,8 @@ impl Field for NetField<'_> {
     }
 
     fn dual(&self, s: &[f64], t: &[f64], x: &Dual, rates: [f32; 2]) -> Result<Dual> {
-        let scale = |t: &Tensor, by: f64| t * by;
-        let shrink = |t: &Tensor| scale(t, 1.0 / self.sigma_data);
-        let x = Dual { value: shrink(&x.value)?, tangent: x.tangent.as_ref().map(shrink).transpose()? };
-        let y = self.net.dual(&x, &pairs(s, t), &rates.repeat(s.len()), self.labels)?;
-        let grow = |t: &Tensor| scale(t, self.sigma_data);
-        Ok(Dual { value: grow(&y.value)?, tangent: y.tangent.as_ref().map(grow).transpose()? })
+        let y = self.net.dual(&x.scale(1.0 / self.sigma_data)?, &pairs(s, t), &rates.repeat(s.len()), self.labels)?;
+        Ok(y.scale(self.sigma_data)?)
     }
 }
 
@@ -212,14 +202,11 @@ impl Method for FlowMap {
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let (shape, sigma_data) = (self.exec.graph().input_shape(), self.config.sigma_data);
-        let (x1, picks) = real(pass, shape, usize::MAX)?;
-        let n = picks.len();
-        let x1 = tensor(x1, n, shape)?;
+        let real = real(pass, shape, usize::MAX)?;
+        let n = real.labels.len();
+        let labels = if self.exec.graph().classes > 0 { real.labels } else { vec![] };
+        let x1 = tensor(real.x, n, shape)?;
         let x0 = (tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)? * sigma_data)?;
-        let labels: Vec<u32> = match pass.data {
-            Some(data) if self.exec.graph().classes > 0 => picks.iter().map(|&i| data.label(i)).collect(),
-            _ => vec![],
-        };
         let (a, b) = (uniform(pass.seed, &pass.images, Stream::Time), uniform(pass.seed, &pass.images, Stream::Other(20)));
         let gamma = match self.config.condition {
             Condition::PsdU => uniform(pass.seed, &pass.images, Stream::Other(21)),

@@ -22,14 +22,15 @@
 //! Deviations: a step whose gradient is not finite is counted and left out as a whole (upstream drops the samples); gradients are
 //! limited by their norm, not value by value; logits and denoised image come from two calls, not one, an encoder's pass more.
 
-use super::{Loss, Method, NetSpec, Pass, classes, edm_x0, log_normal, noise, per_image, real, tensor, uniform};
+use super::{
+    EdmTeacher, Loss, Method, NetSpec, Pass, classes, edm_raw, edm_teacher, edm_x0, log_normal, noise, per_image, real, tensor, uniform,
+};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
 use limbeck_shared::cpu::{Exec, Precision};
-use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::nn::Network;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::{self, Stream};
@@ -80,14 +81,7 @@ impl Sid {
     /// # Errors
     /// Names the key that does not fit.
     pub fn new(config: &SidConfig, teacher: &Bundle, name: &str, precision: Precision) -> Result<Sid> {
-        let (Parameterization::Edm { sigma_data }, schedule @ Schedule::Edm { sigma_min, sigma_max, .. }) =
-            (teacher.meta.parameterization, teacher.meta.schedule)
-        else {
-            bail!("`teacher`: found {:?} on {:?}, expected an EDM model", teacher.meta.parameterization, teacher.meta.schedule);
-        };
-        if teacher.meta.second_time || teacher.meta.guidance_input || teacher.graphs.len() != 1 {
-            bail!("`teacher`: found a student or a routed model, expected one diffusion model");
-        }
+        let EdmTeacher { sigma_data, sigma_min, sigma_max } = edm_teacher(teacher)?;
         config.check(sigma_min, sigma_max)?;
         if config.guidance.kappas() != [1.0; 4] && teacher.meta.null_label.is_none() {
             bail!("`method.guidance`: found {:?}, expected none for a teacher without a null label", config.guidance);
@@ -115,7 +109,7 @@ impl Sid {
             config: config.clone(),
             meta,
             sigma_data,
-            schedule,
+            schedule: teacher.meta.schedule,
             teacher: Network::frozen(exec()?, &teacher.thetas[0], device())?,
             generator: exec()?,
             fake: exec()?,
@@ -196,12 +190,13 @@ impl Sid {
         let images = match &self.config.adversarial {
             None => None,
             Some(a) => {
-                let (x, picks) = real(pass, self.shape(), if a.images == 0 { usize::MAX } else { a.images })?;
+                let real = real(pass, self.shape(), if a.images == 0 { usize::MAX } else { a.images })?;
+                let count = real.labels.len();
                 // Both kinds share label, noise level and noise, so that nothing else tells them apart.
-                if let (Some(data), false) = (pass.data, labels.is_empty()) {
-                    labels = picks.iter().map(|&i| data.label(i)).collect();
+                if !labels.is_empty() {
+                    labels = real.labels;
                 }
-                Some(tensor(x, picks.len(), self.shape())?)
+                Some(tensor(real.x, count, self.shape())?)
             }
         };
         let (input, levels) = self.chain(&pass.nets[0], pass, d, &self.matched(pass), &labels)?;
@@ -230,9 +225,7 @@ impl Sid {
     /// The discriminator's logits `[n, 1, h, w]`: mean over the channels of the fake score's encoder.
     fn logits(&self, fake: &Network, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
         let encoder = self.encoder.as_ref().context("`method.adversarial`: found no encoder")?;
-        let c_in = per_image(sigma.iter().map(|&s| edm_adapter(1.0, s, self.sigma_data).c_in))?;
-        let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
-        Ok(fake.with_exec(encoder.clone())?.forward(&x.broadcast_mul(&c_in)?, &times, labels)?.mean_keepdim(1)?)
+        Ok(edm_raw(&fake.with_exec(encoder.clone())?, self.sigma_data, x, sigma, labels)?.mean_keepdim(1)?)
     }
 
     /// The generator moves to where teacher and fake score agree: the loss of each pixel, omega, and the noisy image.

@@ -422,7 +422,10 @@ fn the_discriminator_is_half_of_the_fake_score() {
     assert!(touched("conv_in") && touched("down_blocks.1") && !touched("mid_block") && !touched("up_blocks") && !touched("conv_out"));
     // Only the first four images are used.
     let with = Pass { data: Some(data.as_ref()), ..pass(0..64, &nets) };
-    let (_, picks) = real(&with, [1, 8, 8], 4).unwrap();
+    let picks = crate::method::picks(&with, 4);
+    let mut expected = vec![0f32; 64 * picks.len()];
+    expected.chunks_exact_mut(64).zip(&picks).for_each(|(x, &pick)| data.image(pick, x));
+    assert_eq!(real(&with, [1, 8, 8], 4).unwrap().x, expected);
     assert!(picks.iter().all(|p| *p < 4) && (0..4).all(|p| picks.contains(&p)));
     assert!(s.loss(0, &pass(0..4, &nets)).err().unwrap().to_string().contains("`data`"));
 }
