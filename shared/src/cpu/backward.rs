@@ -5,7 +5,7 @@ use super::matmul::{Mat, matmul};
 use super::norm::{self, Affine};
 use super::pack::{Direction, Packed};
 use super::plan::{self, Backward};
-use super::{Chunk, Exec, Keep, Precision, Scratch, Tape, attention, conv, for_each_lane, from_chunk, threads, to_chunk};
+use super::{Chunk, Exec, Keep, Precision, Scratch, Tape, attention, conv, deal::deal, for_each_lane, from_chunk, threads, to_chunk};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use std::sync::atomic::Ordering;
@@ -52,41 +52,45 @@ impl Exec {
         self.passes.fetch_add(n as u64 * (1 + u64::from(want_dtheta)), Ordering::Relaxed);
         let packed = self.pack(theta, Direction::Backward);
         let mut dx = want_dx.then(|| vec![0.0; n * in_len]);
-        let lane_count = threads().min(tape.chunks.len()).max(1);
-        let mut sums: Vec<Vec<f32>> = (0..if want_dtheta { lane_count } else { 0 })
-            .map(|_| {
+        // One sum more than threads, so that no thread waits for a sum that another holds; none: a place for each chunk.
+        let sum_count = if threads() == 1 { 1 } else { threads() + 1 }.min(tape.chunks.len());
+        let sums: Vec<Option<Vec<f32>>> = if want_dtheta {
+            let zeros = || {
                 let mut sum = self.pool.take(g.param_count());
                 sum.fill(0.0);
-                sum
-            })
-            .collect();
-
-        let mut lanes: Vec<(Vec<_>, Option<&mut Vec<f32>>)> = (0..lane_count).map(|_| (vec![], None)).collect();
-        lanes.iter_mut().zip(&mut sums).for_each(|(lane, sum)| lane.1 = Some(sum));
+                Some(sum)
+            };
+            (0..sum_count).map(|_| zeros()).collect()
+        } else {
+            vec![None; tape.chunks.len()]
+        };
+        let mut items = vec![];
         let mut rest = dx.as_deref_mut().unwrap_or_default();
-        for (i, chunk) in tape.chunks.iter().enumerate() {
+        for chunk in &tape.chunks {
             let take = if want_dx { chunk.images.len() * in_len } else { 0 };
             let (own, tail) = std::mem::take(&mut rest).split_at_mut(take);
             rest = tail;
-            lanes[i % lane_count].0.push((chunk, own));
+            items.push((chunk, own));
         }
-        for_each_lane(lanes, |(chunks, mut sum)| {
-            let mut scratch = self.pool.scratch();
-            for (chunk, dx) in chunks {
+        let sums = deal(
+            items,
+            sums,
+            || self.pool.scratch(),
+            |scratch| self.pool.give_scratch(scratch),
+            |scratch, (chunk, dx), sum| {
                 let mut grads = self.pool.take(plan.layout.len * chunk.images.len());
-                self.backward_chunk(plan, theta, &packed, tape, chunk, dy, sum.as_deref_mut(), &mut grads, &mut scratch);
+                self.backward_chunk(plan, theta, &packed, tape, chunk, dy, sum.as_mut(), &mut grads, scratch);
                 if want_dx && plan.needs[0] {
                     let m = chunk.images.len();
                     from_chunk(&grads[plan.layout.offsets[0] * m..], m, g.input_shape(), dx);
                 }
                 self.pool.give(grads);
-            }
-            self.pool.give_scratch(scratch);
-        });
-        let mut sums = sums.into_iter();
+            },
+        );
+        let mut sums = sums.into_iter().flatten();
         let dtheta = sums.next().map(|mut total| {
             for sum in sums {
-                total.iter_mut().zip(&sum).for_each(|(t, s)| *t += s);
+                add(&mut total, &sum);
                 self.pool.give(sum);
             }
             total
@@ -252,6 +256,13 @@ impl Exec {
             }
         }
     }
+}
+
+/// `total += part`, on all threads.
+fn add(total: &mut [f32], part: &[f32]) {
+    const BLOCK: usize = 1 << 16;
+    let blocks: Vec<_> = total.chunks_mut(BLOCK).zip(part.chunks(BLOCK)).collect();
+    for_each_lane(blocks, |(total, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
 }
 
 fn put(d: &mut f32, v: f32, add: bool) {

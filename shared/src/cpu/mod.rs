@@ -2,12 +2,14 @@
 //!
 //! The batch is cut into chunks of a few images, and each chunk goes through the whole network before the next, so that values
 //! stay in the cache that a layer-by-layer run would stream through memory. A chunk's values are `[channels][images][pixels]`
-//! in one arena ([`plan`]). Threads take whole chunks; each sums its own weight gradient, and the sums are added in the order
-//! of the threads, so a run gives the same bits every time.
+//! in one arena ([`plan`]). Threads take whole chunks as they come free ([`deal`]); weight gradients go into a few sums, each in
+//! the order of its chunks, so a run gives the same bits every time.
 
 pub mod attention;
 mod backward;
 pub mod conv;
+mod correlate;
+mod deal;
 mod forward;
 pub mod matmul;
 pub mod norm;
@@ -305,7 +307,7 @@ impl Exec {
         let packed = self.pack(theta, pack::Direction::Forward);
         let layout = &self.forward[keep as usize];
         let (mut out, mut features) = (out, features);
-        let mut lanes: Vec<Vec<_>> = (0..threads()).map(|_| vec![]).collect();
+        let mut items = vec![];
         let mut chunks: Vec<_> = self
             .chunks(n)
             .into_iter()
@@ -314,7 +316,7 @@ impl Exec {
                 Chunk { images, values: self.pool.take(layout.len * m), moments: self.pool.take(self.moments_len * m) }
             })
             .collect();
-        for (i, chunk) in chunks.iter_mut().enumerate() {
+        for chunk in &mut chunks {
             let m = chunk.images.len();
             let (own, rest) = std::mem::take(&mut out).split_at_mut(m * out_len);
             out = rest;
@@ -323,22 +325,24 @@ impl Exec {
                 features = Some(rest);
                 own
             });
-            let lane = i % lanes.len();
-            lanes[lane].push((chunk, own, own_features));
+            items.push((chunk, own, own_features));
         }
-        for_each_lane(lanes, |lane| {
-            let mut scratch = self.pool.scratch();
-            for (chunk, out, features) in lane {
-                self.forward_chunk(layout, theta, &packed, x, cond, chunk, &mut scratch);
+        let states = vec![(); items.len()];
+        deal::deal(
+            items,
+            states,
+            || self.pool.scratch(),
+            |scratch| self.pool.give_scratch(scratch),
+            |scratch, (chunk, out, features), ()| {
+                self.forward_chunk(layout, theta, &packed, x, cond, chunk, scratch);
                 let m = chunk.images.len();
                 let of = |id: usize| &chunk.values[layout.offsets[id] * m..];
                 from_chunk(of(self.graph.output), m, self.graph.output_shape(), out);
                 if let (Some(f), Some(id)) = (features, self.graph.features) {
                     from_chunk(of(id), m, self.graph.nodes[id].shape, f);
                 }
-            }
-            self.pool.give_scratch(scratch);
-        });
+            },
+        );
         Ok(Tape { keep, chunks, times: cond.times.to_vec(), labels: cond.labels.to_vec(), pool: self.pool.clone() })
     }
 }

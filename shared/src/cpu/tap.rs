@@ -1,4 +1,4 @@
-//! The two inner kernels of every convolution: products over taps, read straight from a padded plane.
+//! The inner kernel of every convolution in f32: products over taps, read straight from a padded plane.
 //!
 //! A convolution is `out[m, p] = sum_k w[k, m] * x[offset[k] + p]`: `k` runs over input channel and tap, `p` over the pixels of
 //! a padded plane in which every tap is one constant offset away. Nothing is unfolded or packed but the weights: a block of
@@ -84,78 +84,6 @@ fn product_tiles<S: Simd, const COLS: usize>(m: usize, w: &[f32], offsets: &[u32
                     }
                 }
                 p += step;
-            }
-        }
-    }
-}
-
-/// Pixels of one pass: the rows of a block then stay in the first-level cache.
-const SEGMENT: usize = 1536;
-
-dispatch! {
-    /// `dw[m * k + kk] += sum_p dy[m * ld + p] * x[offsets[kk] + p]` for `p < len`: the weight gradient.
-    ///
-    /// `dy` rows lie `ld` apart and are zero in `len..len rounded up to 16`; `x` as in [`product`] (finite where `dy` is zero).
-    pub fn correlate(m: usize, dy: &[f32], ld: usize, offsets: &[u32], x: &[f32], len: usize, dw: &mut [f32]) = correlate_body
-}
-
-#[inline(always)]
-fn correlate_body<S: Simd>(m: usize, dy: &[f32], ld: usize, offsets: &[u32], x: &[f32], len: usize, dw: &mut [f32]) {
-    // Rows of dy by taps, again to fill the registers.
-    if S::MANY_REGISTERS {
-        correlate_tiles::<S, 4, 6>(m, dy, ld, offsets, x, len, dw)
-    } else {
-        correlate_tiles::<S, 3, 3>(m, dy, ld, offsets, x, len, dw)
-    }
-}
-
-#[inline(always)]
-fn correlate_tiles<S: Simd, const CM: usize, const CK: usize>(
-    m: usize,
-    dy: &[f32],
-    ld: usize,
-    offsets: &[u32],
-    x: &[f32],
-    len: usize,
-    dw: &mut [f32],
-) {
-    let k = offsets.len();
-    let reach = len.next_multiple_of(S::LANES);
-    assert!(dy.len() >= (m - 1) * ld + reach && dw.len() >= m * k);
-    assert!(offsets.iter().all(|&o| o as usize + reach <= x.len()));
-    let (xp, yp) = (x.as_ptr(), dy.as_ptr());
-    for start in (0..len).step_by(SEGMENT) {
-        let end = (start + SEGMENT).min(reach);
-        for m0 in (0..m).step_by(CM) {
-            // Past the last row or tap the last one is computed again and dropped.
-            let row = |i: usize| (m0 + i).min(m - 1);
-            for k0 in (0..k).step_by(CK) {
-                let tap = |j: usize| offsets[(k0 + j).min(k - 1)] as usize;
-                // SAFETY: `reach` was checked above for every row and tap.
-                unsafe {
-                    let ys: [*const f32; CM] = std::array::from_fn(|i| yp.add(row(i) * ld));
-                    let xs: [*const f32; CK] = std::array::from_fn(|j| xp.add(tap(j)));
-                    let mut acc = [[S::splat(0.0); CK]; CM];
-                    let mut p = start;
-                    while p < end {
-                        let mut v = [S::splat(0.0); CK];
-                        for j in 0..CK {
-                            v[j] = S::load(xs[j].add(p));
-                        }
-                        for i in 0..CM {
-                            let y = S::load(ys[i].add(p));
-                            for j in 0..CK {
-                                acc[i][j] = S::fma(y, v[j], acc[i][j]);
-                            }
-                        }
-                        p += S::LANES;
-                    }
-                    for i in 0..CM.min(m - m0) {
-                        for j in 0..CK.min(k - k0) {
-                            dw[(m0 + i) * k + k0 + j] += S::sum(acc[i][j]);
-                        }
-                    }
-                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Convolution in f32: products over taps, read where they lie ([`super::super::tap`]).
 
 use super::{Epilogue, Geometry, Scratch, grow};
+use crate::cpu::correlate::{Pixels, correlate, row_len, turned_len};
 use crate::cpu::tap::{self, SLACK};
 
 /// Floats of the packed forward weights.
@@ -60,21 +61,16 @@ pub fn forward(g: &Geometry, x: &[f32], packed: &[f32], e: Epilogue<'_>, y: &mut
 /// `dx`: the gradient's buffer, the weights from [`pack_backward`], and whether to add to what the buffer holds.
 /// `dw`: the input and the weight gradient `[c_out, c_in, kernel, kernel]`, which is added to.
 pub fn backward(g: &Geometry, dy: &[f32], dx: Option<(&mut [f32], &[f32], bool)>, dw: Option<(&[f32], &mut [f32])>, s: &mut Scratch) {
-    // A channel ends in enough zeros for the widest vector's last read.
-    let dy_len = g.dy_len() + 16;
-    let planes = grow(&mut s.y, g.c_out * dy_len + SLACK);
-    for (plane, dy) in planes.chunks_exact_mut(dy_len).zip(dy.chunks_exact(g.n * g.oh * g.ow)) {
-        let (inside, after) = plane.split_at_mut(g.dy_len());
-        g.pad_gradient(dy, inside);
-        after.fill(0.0);
-    }
-    planes[g.c_out * dy_len..].fill(0.0);
     if let Some((x, dw)) = dw {
-        pad_input(g, x, &mut s.x, &mut s.offsets);
-        // The padded gradient from its first pixel on: rows of `pitch`, zero between the images.
-        tap::correlate(g.c_out, &planes[g.dy_origin()..], dy_len, &s.offsets, &s.x, g.out_len(), dw);
+        weight_gradient(g, dy, x, dw, s);
     }
     let Some((dx, packed, add)) = dx else { return };
+    let dy_len = g.dy_len();
+    let planes = grow(&mut s.y, g.c_out * dy_len + SLACK);
+    for (plane, dy) in planes.chunks_exact_mut(dy_len).zip(dy.chunks_exact(g.n * g.oh * g.ow)) {
+        g.pad_gradient(dy, plane);
+    }
+    planes[g.c_out * dy_len..].fill(0.0);
     if g.stride == 2 && !add {
         // Rows and columns that no output reaches get no gradient.
         dx.fill(0.0);
@@ -94,6 +90,22 @@ pub fn backward(g: &Geometry, dy: &[f32], dx: Option<(&mut [f32], &[f32], bool)>
         tap::product(g.c_in, part, &s.offsets, planes, len, out, ld);
         for (c, dx) in dx.chunks_exact_mut(g.n * g.h * g.w).enumerate() {
             g.crop_gradient(phase, &out[c * ld..], dx, add);
+        }
+    }
+}
+
+fn weight_gradient(g: &Geometry, dy: &[f32], x: &[f32], dw: &mut [f32], s: &mut Scratch) {
+    pad_input(g, x, &mut s.x, &mut s.offsets);
+    let pixels = Pixels { images: g.n, rows: g.oh, width: g.ow, pitch: g.pitch(), step: g.step() };
+    let (k, ld) = (s.offsets.len(), row_len(g.c_out));
+    let turned = turned_len(g.c_out, g.n * g.oh * g.ow);
+    let (turned, sums) = grow(&mut s.out, turned + k * ld).split_at_mut(turned);
+    correlate(g.c_out, dy, pixels, &s.offsets, &s.x, turned, sums);
+    // Turned a line of channels at a time: rows of `sums` are read once, and the rows of `dw` in turn stay in the cache.
+    for (block, dw) in dw.chunks_mut(16 * k).enumerate() {
+        for (kk, sums) in sums.chunks_exact(ld).enumerate() {
+            let sums = &sums[block * 16..];
+            dw.iter_mut().skip(kk).step_by(k).zip(sums).for_each(|(d, s)| *d += s);
         }
     }
 }
