@@ -34,6 +34,18 @@ pub enum Parameterization {
         /// Standard deviation of the data.
         sigma_data: f64,
     },
+    /// The same around a network preconditioned as in EDM, whose diagonal a trained EDM denoiser already is ([`edm_velocity`]).
+    EdmFlowMap {
+        /// Standard deviation of the data, and of the schedule's noise.
+        sigma_data: f64,
+    },
+}
+
+impl Parameterization {
+    /// Whether the network answers for two times with an average velocity.
+    pub fn is_flow_map(&self) -> bool {
+        matches!(self, Parameterization::FlowMap { .. } | Parameterization::EdmFlowMap { .. })
+    }
 }
 
 /// What samplers and adapters need to know of a model.
@@ -67,6 +79,8 @@ pub struct Adapter {
 /// The largest noise level that a network preconditioned as in EDM is told, where its schedule reaches `alpha = 0`; EDM's
 /// sigma_max.
 pub const EDM_SIGMA_MAX: f64 = 80.0;
+/// The smallest one that a flow map around an EDM network tells it, whose schedule reaches `sigma = 0`; EDM's sigma_min.
+pub const EDM_SIGMA_MIN: f64 = 0.002;
 
 /// A network call of a lowered program.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,13 +165,19 @@ impl ModelSpec {
     pub fn validate(&self) -> Result<()> {
         self.schedule.validate()?;
         match self.parameterization {
-            Parameterization::Edm { sigma_data } | Parameterization::FlowMap { sigma_data }
+            Parameterization::Edm { sigma_data }
+            | Parameterization::FlowMap { sigma_data }
+            | Parameterization::EdmFlowMap { sigma_data }
                 if !(sigma_data > 0.0 && sigma_data.is_finite()) =>
             {
                 return Err(Error::config("parameterization.sigma_data", sigma_data, "a number above 0"));
             }
-            Parameterization::FlowMap { .. } if !self.second_time || !matches!(self.schedule, Schedule::Flow { .. }) => {
-                return Err(Error::config("parameterization", "flow_map", "a network with a target time on the flow schedule"));
+            p if p.is_flow_map() && (!self.second_time || !matches!(self.schedule, Schedule::Flow { .. })) => {
+                return Err(Error::config("parameterization", format!("{p:?}"), "a network with a target time on the flow schedule"));
+            }
+            Parameterization::EdmFlowMap { sigma_data } if self.schedule != (Schedule::Flow { base_std: sigma_data }) => {
+                let expected = format!("the flow schedule from noise of standard deviation {sigma_data}, as the data's");
+                return Err(Error::config("schedule", format!("{:?}", self.schedule), expected));
             }
             _ => {}
         }
@@ -177,6 +197,16 @@ pub fn edm_adapter(alpha: f64, sigma: f64, sigma_data: f64) -> Adapter {
     let variance = sigma * sigma + alpha * alpha * sigma_data * sigma_data;
     let root = libm::sqrt(variance);
     Adapter { c_in: 1.0 / root, c_skip: alpha * sigma_data * sigma_data / variance, c_out: sigma * sigma_data / root }
+}
+
+/// `v = skip x + out F(c_in x)` of an EDM network in linear-flow time t, 0 noise of standard deviation `sigma_data` and 1 data.
+///
+/// EDM's x0 at noise level `sigma_data (1 - t) / t` on `x / t`, put into `v = (x0 - x) / (1 - t)` and multiplied out with
+/// `q = t^2 + (1 - t)^2`: `(2t - 1) / q`, `sigma_data / sqrt(q)` and `1 / (sigma_data sqrt(q))`, finite on the whole of [0, 1].
+pub fn edm_velocity(t: f64, sigma_data: f64) -> Adapter {
+    let q = t * t + (1.0 - t) * (1.0 - t);
+    let root = libm::sqrt(q);
+    Adapter { c_in: 1.0 / (sigma_data * root), c_skip: (2.0 * t - 1.0) / q, c_out: sigma_data / root }
 }
 
 /// EDM's loss weight `1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2` (Karras et al. 2022, Table 1).
@@ -213,6 +243,10 @@ pub fn adapter(spec: &ModelSpec, t: f64, target: Option<f64>) -> Result<Adapter>
         Parameterization::FlowMap { sigma_data } => {
             Adapter { c_in: 1.0 / sigma_data, c_skip: 1.0, c_out: (target.unwrap_or(1.0) - t) * sigma_data }
         }
+        Parameterization::EdmFlowMap { sigma_data } => {
+            let (gap, v) = (target.unwrap_or(1.0) - t, edm_velocity(t, sigma_data));
+            Adapter { c_in: v.c_in, c_skip: 1.0 + gap * v.c_skip, c_out: gap * v.c_out }
+        }
     };
     if [adapter.c_in, adapter.c_skip, adapter.c_out].iter().all(|c| c.is_finite()) {
         Ok(adapter)
@@ -228,7 +262,7 @@ pub fn adapter(spec: &ModelSpec, t: f64, target: Option<f64>) -> Result<Adapter>
 /// The noise level as the network reads it, its time input 0.
 ///
 /// `ln(sigma) / 4` for EDM networks (Karras et al. 2022, Table 1), sigma the ratio `sigma / alpha`, at most [`EDM_SIGMA_MAX`]
-/// on schedules that reach pure noise. Flow maps read the schedule's time itself: their time derivative is trained, so its
+/// on schedules that reach pure noise, and at least [`EDM_SIGMA_MIN`] for a flow map around one. Other flow maps read the schedule's time itself: their time derivative is trained, so its
 /// scale stays near 1. The others read the discrete index `t steps - 1` of the DDPM schedule, and `1000 t` of any other, which
 /// their embeddings expect.
 pub fn noise_input(spec: &ModelSpec, t: f64) -> f64 {
@@ -236,6 +270,7 @@ pub fn noise_input(spec: &ModelSpec, t: f64) -> f64 {
     match (spec.parameterization, spec.schedule) {
         (Parameterization::Edm { .. }, Schedule::Edm { .. }) => 0.25 * libm::log(ratio),
         (Parameterization::Edm { .. }, _) => 0.25 * libm::log(ratio.min(EDM_SIGMA_MAX)),
+        (Parameterization::EdmFlowMap { .. }, _) => 0.25 * libm::log(ratio.clamp(EDM_SIGMA_MIN, EDM_SIGMA_MAX)),
         (Parameterization::FlowMap { .. }, _) => t,
         (_, Schedule::DdpmLinear { steps, .. }) => t * f64::from(steps) - 1.0,
         _ => 1000.0 * t,
@@ -254,7 +289,7 @@ pub fn time_inputs(spec: &ModelSpec, t: f64, target: Option<f64>, guidance: Opti
     let mut times = vec![noise_input(spec, t) as f32];
     match (spec.second_time, target, spec.parameterization) {
         (true, Some(target), _) => times.push(target as f32),
-        (true, None, Parameterization::FlowMap { .. }) => times.push(t as f32),
+        (true, None, p) if p.is_flow_map() => times.push(t as f32),
         (true, None, _) => return Err(Error::config("target", "none", "a target time, which the network takes")),
         (false, Some(target), _) => return Err(Error::config("target", target, "none: the network takes no target time")),
         (false, None, _) => {}

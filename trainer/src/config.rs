@@ -98,10 +98,12 @@ pub enum MethodConfig {
     },
 }
 
-/// Adam and its learning rate over time, all counted in images.
+/// The optimiser and its learning rate over time, all counted in images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// Adam or RAdam.
+    pub kind: OptimizerKind,
     /// Peak learning rate.
     pub lr: f64,
     /// Decay of the two moments.
@@ -110,10 +112,24 @@ pub struct OptimizerConfig {
     pub eps: f64,
     /// Images over which the rate rises linearly from 0.
     pub warmup: u64,
-    /// `constant`, or `cosine` down to a hundredth at the end.
+    /// `constant`, `cosine` down to a hundredth at the end, or `sqrt`.
     pub decay: Decay,
+    /// Images after which `sqrt` begins to fall.
+    pub hold: u64,
     /// Largest global norm of the gradient; 0 is no limit.
     pub clip: f64,
+    /// Every row of every weight keeps the norm it began with.
+    pub weight_norm: bool,
+}
+
+/// Which optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Kingma and Ba 2015.
+    Adam,
+    /// Liu et al. 2020: Adam whose first steps do not trust a second moment of few gradients.
+    RAdam,
 }
 
 /// The learning rate after the warm-up.
@@ -124,11 +140,23 @@ pub enum Decay {
     Constant,
     /// A half cosine to a hundredth of the peak.
     Cosine,
+    /// `1 / sqrt(images / hold)` from `hold` images on (Karras et al., arXiv 2312.02696).
+    Sqrt,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        OptimizerConfig { lr: 3e-4, betas: [0.9, 0.99], eps: 1e-8, warmup: 10_000, decay: Decay::Cosine, clip: 1.0 }
+        OptimizerConfig {
+            kind: OptimizerKind::Adam,
+            lr: 3e-4,
+            betas: [0.9, 0.99],
+            eps: 1e-8,
+            warmup: 10_000,
+            decay: Decay::Cosine,
+            hold: 100_000,
+            clip: 1.0,
+            weight_norm: false,
+        }
     }
 }
 
@@ -138,6 +166,7 @@ impl OptimizerConfig {
         let warm = if self.warmup == 0 { 1.0 } else { (images as f64 / self.warmup as f64).min(1.0) };
         let decay = match self.decay {
             Decay::Constant => 1.0,
+            Decay::Sqrt => (self.hold as f64 / (images.max(1) as f64)).sqrt().min(1.0),
             Decay::Cosine => {
                 let progress = images.saturating_sub(self.warmup) as f64 / total.saturating_sub(self.warmup).max(1) as f64;
                 0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())

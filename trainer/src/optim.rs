@@ -1,7 +1,9 @@
-//! Adam, gradient clipping and the weight average over flat parameters, each one pass over memory.
+//! Adam and RAdam, gradient clipping, weight normalisation and the weight average over flat parameters.
 
-use crate::config::OptimizerConfig;
+use crate::config::{OptimizerConfig, OptimizerKind};
+use limbeck_shared::graph::Graph;
 use rayon::prelude::*;
+use std::ops::Range;
 
 const BLOCK: usize = 1 << 15;
 
@@ -30,8 +32,15 @@ impl Adam {
         // Bias corrections folded into the rate and epsilon.
         let c1 = 1.0 - b1.powf(self.steps as f64);
         let c2 = (1.0 - b2.powf(self.steps as f64)).sqrt();
-        let rate = (rate * c2 / c1) as f32;
-        let eps = (config.eps * c2) as f32;
+        let rectified = match config.kind {
+            OptimizerKind::Adam => Some(1.0),
+            OptimizerKind::RAdam => rectification(b2, self.steps),
+        };
+        // Without a second moment that can be trusted RAdam steps along the first alone.
+        let (rate, eps, adaptive) = match rectified {
+            Some(r) => ((r * rate * c2 / c1) as f32, (config.eps * c2) as f32, true),
+            None => ((rate / c1) as f32, 0.0, false),
+        };
         let (b1, b2, scale, keep) = (b1 as f32, b2 as f32, scale as f32, keep as f32);
         let mut averages: Vec<&mut [f32]> = ema.chunks_mut(BLOCK).collect();
         // A network without an average gets an empty block for each block of weights.
@@ -43,10 +52,54 @@ impl Adam {
                 let g = grad[i] * scale;
                 m[i] = b1 * m[i] + (1.0 - b1) * g;
                 v[i] = b2 * v[i] + (1.0 - b2) * g * g;
-                theta[i] -= rate * m[i] / (v[i].sqrt() + eps);
+                theta[i] -= if adaptive { rate * m[i] / (v[i].sqrt() + eps) } else { rate * m[i] };
             }
             ema.iter_mut().zip(theta).for_each(|(e, t)| *e = keep * *e + (1.0 - keep) * *t);
         });
+    }
+}
+
+/// RAdam's factor on Adam's step (Liu et al. 2020, Algorithm 2), none while the second moment is of too few steps.
+fn rectification(b2: f64, steps: u64) -> Option<f64> {
+    let most = 2.0 / (1.0 - b2) - 1.0;
+    let decayed = b2.powf(steps as f64);
+    let length = most - 2.0 * steps as f64 * decayed / (1.0 - decayed);
+    (length > 5.0).then(|| ((length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)).sqrt())
+}
+
+/// `ema <- keep * ema + (1 - keep) * theta`, unless it is empty.
+pub fn average(ema: &mut [f32], theta: &[f32], keep: f64) {
+    let keep = keep as f32;
+    ema.iter_mut().zip(theta).for_each(|(e, t)| *e = keep * *e + (1.0 - keep) * t);
+}
+
+/// Forced weight normalisation (Karras et al., arXiv 2312.02696, section 2.3): every row of every weight matrix and kernel keeps
+/// the norm it began with, so that the learning rate turns rows and never grows them. Rows that began at zero are free.
+#[derive(Debug)]
+pub struct RowNorms(Vec<(Range<usize>, f64)>);
+
+impl RowNorms {
+    /// The norms of these weights.
+    pub fn new(graph: &Graph, theta: &[f32]) -> RowNorms {
+        let matrices = graph.params.iter().filter(|p| p.shape.len() > 1 && !p.fixed);
+        let rows = matrices.flat_map(|p| {
+            let len = p.range().len() / p.shape[0];
+            (0..p.shape[0]).map(move |i| p.range().start + i * len..p.range().start + (i + 1) * len)
+        });
+        let norms = rows.map(|row| (row.clone(), norm(&theta[row])));
+        RowNorms(norms.filter(|r| r.1 > 0.0).collect())
+    }
+
+    /// Scales every row back.
+    pub fn restore(&self, theta: &mut [f32]) {
+        for (row, kept) in &self.0 {
+            let row = &mut theta[row.clone()];
+            let found = norm(row);
+            if found > 0.0 {
+                let scale = (kept / found) as f32;
+                row.iter_mut().for_each(|w| *w *= scale);
+            }
+        }
     }
 }
 
@@ -68,7 +121,8 @@ mod tests {
 
     #[test]
     fn first_step_moves_each_weight_by_the_rate() {
-        let config = OptimizerConfig { lr: 0.1, betas: [0.9, 0.999], eps: 0.0, warmup: 0, decay: Decay::Constant, clip: 0.0 };
+        let config =
+            OptimizerConfig { lr: 0.1, betas: [0.9, 0.999], eps: 0.0, warmup: 0, decay: Decay::Constant, clip: 0.0, ..Default::default() };
         let (mut theta, mut ema) = (vec![1.0, -2.0, 3.0], vec![0.0; 3]);
         Adam::new(3).step(&config, 0.1, 1.0, &[5.0, -0.01, 2.0], &mut theta, &mut ema, 0.5);
         for (found, expected) in theta.iter().zip([0.9, -1.9, 2.9]) {
@@ -82,7 +136,8 @@ mod tests {
 
     #[test]
     fn several_steps_match_the_formula_in_f64() {
-        let config = OptimizerConfig { lr: 0.01, betas: [0.9, 0.99], eps: 1e-8, warmup: 0, decay: Decay::Constant, clip: 0.0 };
+        let config =
+            OptimizerConfig { lr: 0.01, betas: [0.9, 0.99], eps: 1e-8, warmup: 0, decay: Decay::Constant, clip: 0.0, ..Default::default() };
         let (mut theta, mut ema, mut adam) = (vec![0.5f32], vec![0.5f32], Adam::new(1));
         let (mut x, mut m, mut v) = (0.5f64, 0.0f64, 0.0f64);
         for t in 1..=20 {
@@ -102,5 +157,63 @@ mod tests {
         assert_eq!(clip_factor(5.0, 1.0), 0.2);
         assert_eq!(clip_factor(0.5, 1.0), 1.0);
         assert_eq!(clip_factor(5.0, 0.0), 1.0);
+    }
+
+    /// Against torch.optim.RAdam (lr 0.01, betas 0.9 and 0.99, eps 1e-8, f64), whose fifth step is the last without a second moment.
+    #[test]
+    fn radam_takes_torchs_steps() {
+        let config = OptimizerConfig { kind: OptimizerKind::RAdam, betas: [0.9, 0.99], eps: 1e-8, ..Default::default() };
+        let (mut theta, mut adam) = (vec![0.5f32, -1.0], Adam::new(2));
+        let table = [
+            (1, [0.490_025_050_133_959_5, -0.988]),
+            (4, [0.460_196_216_110_203, -0.953_127_349_576_058_2]),
+            (5, [0.450_298_362_977_96, -0.941_881_637_051_298_2]),
+            (6, [0.449_482_591_281_738_8, -0.941_072_501_005_943_6]),
+            (8, [0.447_222_237_201_216_45, -0.938_835_646_198_574_5]),
+            (12, [0.440_768_518_507_280_7, -0.932_465_868_058_033_9]),
+        ];
+        for step in 1..=12 {
+            let grad = [(3.0 * theta[0]).sin(), theta[1].powi(3) - 0.2];
+            adam.step(&config, 0.01, 1.0, &grad, &mut theta, &mut [], 0.0);
+            for (_, expected) in table.iter().filter(|t| t.0 == step) {
+                for (found, expected) in theta.iter().zip(expected) {
+                    assert!((f64::from(*found) - expected).abs() < 1e-6, "step {step}: {found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn normalised_rows_keep_their_norm_and_zero_rows_are_free() {
+        let config = limbeck_shared::graph::mlp::MlpConfig {
+            dim: 2,
+            hidden: 4,
+            layers: 1,
+            num_class_embeds: None,
+            limbeck_second_time: true,
+            limbeck_guidance_input: false,
+        };
+        let graph = limbeck_shared::graph::mlp::build(&config).unwrap();
+        let start = graph.init(1);
+        let rows = RowNorms::new(&graph, &start);
+        let mut theta: Vec<f32> = start.iter().enumerate().map(|(i, w)| 3.0 * w + 0.1 * (i as f32).sin()).collect();
+        let moved = theta.clone();
+        rows.restore(&mut theta);
+        let mut free = 0;
+        for p in graph.params.iter().filter(|p| p.shape.len() > 1) {
+            for i in 0..p.shape[0] {
+                let len = p.range().len() / p.shape[0];
+                let row = p.range().start + i * len..p.range().start + (i + 1) * len;
+                let kept = norm(&start[row.clone()]);
+                if kept == 0.0 {
+                    assert_eq!(theta[row.clone()], moved[row]);
+                    free += 1;
+                } else {
+                    assert!((norm(&theta[row.clone()]) - kept).abs() < 1e-6 * kept, "{}", p.name);
+                    assert_ne!(theta[row.clone()], start[row]);
+                }
+            }
+        }
+        assert_eq!(free, 4, "the second time's last layer begins at zero");
     }
 }

@@ -10,7 +10,7 @@ use crate::device::device;
 use crate::export;
 use crate::log::{grid, progress::Progress, stats::StatsWriter, tfevents::EventWriter};
 use crate::method::{self, Method, NetSpec, Pass};
-use crate::optim::{self, Adam};
+use crate::optim::{self, Adam, RowNorms};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{self, Bundle};
 use limbeck_shared::nn::Network;
@@ -51,6 +51,8 @@ pub struct Setup {
     config: RunConfig,
     method: Box<dyn Method>,
     specs: Vec<NetSpec>,
+    /// Of each network, if their weights are normalised.
+    rows: Vec<RowNorms>,
     data: Option<Box<dyn Dataset>>,
 }
 
@@ -69,7 +71,11 @@ impl Setup {
         };
         let specs = method.networks(config.seed)?;
         method.meta(data.as_deref())?;
-        Ok(Setup { config, method, specs, data })
+        let rows = match config.optimizer.weight_norm {
+            true => specs.iter().map(|s| RowNorms::new(s.exec.graph(), &s.theta)).collect(),
+            false => vec![],
+        };
+        Ok(Setup { config, method, specs, rows, data })
     }
 
     /// The resolved configuration.
@@ -121,7 +127,7 @@ impl Setup {
         let batch = (end - first) as usize;
         let mut report = vec![];
         for phase in (0..self.method.phases()).filter(|&p| self.method.active(p, first)) {
-            let mut total: Option<(usize, Vec<f32>)> = None;
+            let mut total: Vec<(usize, Vec<f32>)> = vec![];
             let (mut loss_sum, mut terms): (f64, Vec<(&'static str, f64)>) = (0.0, vec![]);
             let nets = self
                 .specs
@@ -137,27 +143,27 @@ impl Setup {
                 let pass = Pass { seed: c.seed, first, images, nets: &nets, data: self.data.as_deref() };
                 let loss = self.method.loss(phase, &pass)?;
                 let grads = loss.value.backward()?;
-                let grad = grads.get(nets[loss.net].theta()).context("the loss does not depend on the network it trains")?;
-                let grad = grad.to_vec1::<f32>()?;
                 loss_sum += part * f64::from(loss.value.to_scalar::<f32>()?);
-                for (i, (name, v)) in loss.terms.iter().enumerate() {
-                    if terms.len() <= i {
-                        terms.push((name, 0.0));
+                for (name, v) in loss.terms {
+                    match terms.iter_mut().find(|t| t.0 == name) {
+                        Some(term) => term.1 += part * v,
+                        None => terms.push((name, part * v)),
                     }
-                    terms[i].1 += part * v;
                 }
-                let part = part as f32;
-                total = Some(match total {
-                    None if part == 1.0 => (loss.net, grad),
-                    None => (loss.net, grad.iter().map(|g| g * part).collect()),
-                    Some((net, mut sum)) => {
-                        sum.iter_mut().zip(&grad).for_each(|(s, g)| *s += g * part);
-                        (net, sum)
+                for net in loss.nets {
+                    let grad = grads.get(nets[net].theta()).context("the loss does not depend on a network it trains")?;
+                    let mut grad = grad.to_vec1::<f32>()?;
+                    if part != 1.0 {
+                        grad.iter_mut().for_each(|g| *g *= part as f32);
                     }
-                });
+                    match total.iter_mut().find(|t| t.0 == net) {
+                        Some((_, sum)) => sum.iter_mut().zip(&grad).for_each(|(s, g)| *s += g),
+                        None => total.push((net, grad)),
+                    }
+                }
             }
-            let Some((net, grad)) = total else { continue };
-            let norm = optim::norm(&grad);
+            // One norm over all networks that this loss trains.
+            let norm = total.iter().map(|(_, grad)| optim::norm(grad).powi(2)).sum::<f64>().sqrt();
             report.push((if phase == 0 { "loss" } else { "loss2" }, loss_sum));
             report.extend(terms);
             report.push((if phase == 0 { "grad_norm" } else { "grad_norm2" }, norm));
@@ -166,11 +172,20 @@ impl Setup {
                 state.skipped += 1;
                 continue;
             }
-            let rate = c.optimizer.rate(end, c.images);
-            let n = &mut state.nets[net];
-            let keep = c.ema.keep(end, batch);
-            n.adam.step(&c.optimizer, rate, optim::clip_factor(norm, c.optimizer.clip), &grad, &mut n.theta, &mut n.ema, keep);
-            self.specs[net].exec.recycle(grad);
+            let (rate, clip) = (c.optimizer.rate(end, c.images), optim::clip_factor(norm, c.optimizer.clip));
+            for (net, grad) in total {
+                let n = &mut state.nets[net];
+                let keep = c.ema.keep(end, batch);
+                match self.rows.get(net) {
+                    None => n.adam.step(&c.optimizer, rate, clip, &grad, &mut n.theta, &mut n.ema, keep),
+                    Some(rows) => {
+                        n.adam.step(&c.optimizer, rate, clip, &grad, &mut n.theta, &mut [], keep);
+                        rows.restore(&mut n.theta);
+                        optim::average(&mut n.ema, &n.theta, keep);
+                    }
+                }
+                self.specs[net].exec.recycle(grad);
+            }
         }
         state.images_seen = end;
         Ok(report)

@@ -9,7 +9,7 @@ fn close(a: f64, b: f64, tolerance: f64) {
 }
 
 fn spec(schedule: Schedule, parameterization: Parameterization) -> ModelSpec {
-    let second_time = matches!(parameterization, Parameterization::FlowMap { .. });
+    let second_time = parameterization.is_flow_map();
     ModelSpec { schedule, parameterization, second_time, guidance_input: false, null_label: false, init_time: None }
 }
 
@@ -62,6 +62,17 @@ impl Net for Wrapped {
                     }
                 }
                 Parameterization::FlowMap { sigma_data: d } => (oracle(input * d) - input * d) / (1.0 - t) / d,
+                Parameterization::EdmFlowMap { sigma_data: d } => {
+                    // As the EDM network of Karras et al. 2022 on x / t, its input scaled by theirs.
+                    let r = d * (1.0 - t) / t;
+                    if r.is_infinite() {
+                        oracle(input * d) / d
+                    } else {
+                        let scaled = input * (r * r + d * d).sqrt();
+                        let c_skip = d * d / (r * r + d * d);
+                        (oracle(scaled * t) - c_skip * scaled) / (r * d / (r * r + d * d).sqrt())
+                    }
+                }
             };
             *o = f as f32;
         }
@@ -88,7 +99,16 @@ fn every_parameterization_answers_the_same_x0() {
     use Parameterization::*;
     let mut checked = 0;
     for schedule in [EDM, DDPM, Schedule::Cosine, Schedule::Flow { base_std: 1.0 }, Schedule::Flow { base_std: 0.5 }] {
-        for parameterization in [X0, Eps, V, Flow, Edm { sigma_data: 0.5 }, Edm { sigma_data: 1.3 }, FlowMap { sigma_data: 0.5 }] {
+        for parameterization in [
+            X0,
+            Eps,
+            V,
+            Flow,
+            Edm { sigma_data: 0.5 },
+            Edm { sigma_data: 1.3 },
+            FlowMap { sigma_data: 0.5 },
+            EdmFlowMap { sigma_data: 0.5 },
+        ] {
             let spec = spec(schedule, parameterization);
             if spec.validate().is_err() {
                 assert!(spec.second_time);
@@ -111,7 +131,7 @@ fn every_parameterization_answers_the_same_x0() {
             }
         }
     }
-    assert_eq!(checked, 5 * 6 * 4 + 2 * 4 - 3);
+    assert_eq!(checked, 5 * 6 * 4 + 2 * 4 + 4 - 3);
 }
 
 #[test]
@@ -167,6 +187,11 @@ fn time_inputs_are_in_slot_order() {
     let map = spec(Schedule::Flow { base_std: 0.5 }, Parameterization::FlowMap { sigma_data: 0.5 });
     assert_eq!(time_inputs(&map, 0.25, Some(0.75), None).unwrap(), [0.25, 0.75]);
     assert_eq!(time_inputs(&map, 0.25, None, None).unwrap(), [0.25, 0.25]);
+    let map = spec(Schedule::Flow { base_std: 0.5 }, Parameterization::EdmFlowMap { sigma_data: 0.5 });
+    // sigma = 0.5 (1 - t) / t, within what EDM networks know.
+    for (t, sigma) in [(0.0, EDM_SIGMA_MAX), (0.25, 1.5), (0.5, 0.5), (1.0, EDM_SIGMA_MIN)] {
+        assert_eq!(time_inputs(&map, t, Some(1.0), None).unwrap(), [(0.25 * f64::ln(sigma)) as f32, 1.0]);
+    }
 }
 
 /// Remembers nothing and answers with a fixed function of the input, the first time and the label.
@@ -247,6 +272,10 @@ fn bad_specs_are_refused() {
         assert!(spec(EDM, Parameterization::Edm { sigma_data }).validate().is_err());
     }
     assert!(spec(EDM, Parameterization::FlowMap { sigma_data: 0.5 }).validate().is_err());
+    assert!(
+        spec(Schedule::Flow { base_std: 1.0 }, Parameterization::EdmFlowMap { sigma_data: 0.5 }).validate().is_err(),
+        "noise of standard deviation 1"
+    );
     let text = serde_json::to_string(&good.parameterization).unwrap();
     assert_eq!(text, r#"{"kind":"edm","sigma_data":0.5}"#);
 }

@@ -85,7 +85,7 @@ pub fn build(sampler: Sampler, spec: &ModelSpec, steps: usize, guidance: f64) ->
     if guidance != 1.0 && !spec.guidance_input && !spec.null_label {
         return Err(Error::config("guidance", guidance, "1: the model has neither a null label nor a guidance input"));
     }
-    let is_map = matches!(spec.parameterization, Parameterization::FlowMap { .. });
+    let is_map = spec.parameterization.is_flow_map();
     if spec.second_time && !is_map && sampler != Sampler::OneStep {
         return Err(Error::config("sampler", sampler, "one_step: the network answers for pure noise only"));
     }

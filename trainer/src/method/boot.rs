@@ -18,7 +18,9 @@
 //! noise input at sigma_max and reads t' through an embedding that starts at zero, so it begins as `f(eps)` at every time and
 //! the boundary loss begins at 0.
 
-use super::{EdmTeacher, Loss, Method, NetSpec, Pass, classes, edm_teacher, edm_x0, noise, per_image, tensor, uniform};
+use super::{
+    EdmTeacher, Loss, Method, NetSpec, Pass, classes, edm_teacher, edm_x0, extend, noise, per_image, tensor, uniform, with_second_time,
+};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Result, bail};
@@ -26,7 +28,6 @@ use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, MAX_GUIDANCE, Meta, SamplerSpec};
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{Adapter, edm_adapter};
-use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::Stream;
@@ -84,28 +85,6 @@ pub struct Boot {
     start: Vec<f32>,
 }
 
-/// The student's configuration: the teacher's with a second time input (and a guidance input).
-fn student_config(teacher: &NetworkConfig, guidance: bool) -> Result<NetworkConfig> {
-    let mut config = teacher.clone();
-    match &mut config {
-        NetworkConfig::Unet(c) => (c.limbeck_second_time, c.limbeck_guidance_input) = (true, guidance),
-        NetworkConfig::Mlp(c) => (c.limbeck_second_time, c.limbeck_guidance_input) = (true, guidance),
-        NetworkConfig::Classifier(_) => bail!("`teacher`: found a classifier, expected a diffusion model"),
-    }
-    Ok(config)
-}
-
-/// A theta for `to`: parameters of the same name are copied, new ones start as the graph says (their last layer at zero).
-fn extend(from: &Graph, theta: &[f32], to: &Graph) -> Vec<f32> {
-    let mut out = to.init(0);
-    for p in &to.params {
-        if let Some(q) = from.param(&p.name) {
-            out[p.range()].copy_from_slice(&theta[q.range()]);
-        }
-    }
-    out
-}
-
 impl Boot {
     /// Prepares the student from the teacher.
     ///
@@ -127,7 +106,7 @@ impl Boot {
         if !(config.boundary >= 0.0 && config.boundary.is_finite()) {
             bail!("`method.boundary`: found {}, expected a weight from 0", config.boundary);
         }
-        let network = student_config(&teacher.meta.networks[0], config.guidance.is_some())?;
+        let network = with_second_time(&teacher.meta.networks[0], config.guidance.is_some())?;
         let student = network.build()?;
         let start = extend(&teacher.graphs[0], &teacher.thetas[0], &student);
         let mut meta = teacher.meta.clone();
@@ -226,7 +205,7 @@ impl Method for Boot {
         let target = self.target(&eps, &y, &from, &to, &labels, &guidance)?.detach();
         let main = (self.signal(student, &eps, &to, &labels, &guidance)? - target)?.sqr()?.mean_all()?;
         if self.config.boundary == 0.0 {
-            return Ok(Loss { net: 0, value: main, terms: vec![] });
+            return Ok(Loss { nets: vec![0], value: main, terms: vec![] });
         }
         let quarter = n.div_ceil(4);
         let (eps, zeros) = (eps.narrow(0, 0, quarter)?, vec![0.0; quarter]);
@@ -234,7 +213,7 @@ impl Method for Boot {
         let f = self.denoise(&eps, &eps, &zeros, labels, guidance)?.detach();
         let boundary = (self.signal(student, &eps, &zeros, labels, guidance)? - f)?.sqr()?.mean_all()?;
         let terms = vec![("bootstrap", f64::from(main.to_scalar::<f32>()?)), ("boundary", f64::from(boundary.to_scalar::<f32>()?))];
-        Ok(Loss { net: 0, value: (main + (boundary * self.config.boundary)?)?, terms })
+        Ok(Loss { nets: vec![0], value: (main + (boundary * self.config.boundary)?)?, terms })
     }
 
     fn meta(&self, _data: Option<&dyn Dataset>) -> Result<Meta> {

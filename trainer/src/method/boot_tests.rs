@@ -134,7 +134,7 @@ fn teacher(classes: usize, zero: bool) -> Bundle {
     if classes > 0 {
         network["num_class_embeds"] = (classes + 1).into();
     }
-    let network: NetworkConfig = serde_json::from_value(network).unwrap();
+    let network: limbeck_shared::graph::NetworkConfig = serde_json::from_value(network).unwrap();
     let graph = network.build().unwrap();
     let mut theta = graph.init(3);
     if zero {

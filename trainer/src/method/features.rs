@@ -76,7 +76,7 @@ impl Method for Features {
         let logits = pass.nets[0].forward(&tensor(x, n, shape)?, &[], &[])?.flatten_from(1)?;
         let right = logits.argmax(D::Minus1)?.to_vec1::<u32>()?.iter().zip(&labels).filter(|(a, b)| a == b).count();
         let value = candle_nn::loss::cross_entropy(&logits, &Tensor::from_vec(labels, n, device())?)?;
-        Ok(Loss { net: 0, value, terms: vec![("accuracy", right as f64 / n as f64)] })
+        Ok(Loss { nets: vec![0], value, terms: vec![("accuracy", right as f64 / n as f64)] })
     }
 
     fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta> {

@@ -14,6 +14,7 @@ use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::Exec;
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
+use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
 use limbeck_shared::rng::{self, Stream};
 use limbeck_shared::schedule::Schedule;
@@ -48,8 +49,8 @@ pub struct Pass<'a> {
 
 /// A loss: mean over the images of the pass, and numbers for the log.
 pub struct Loss {
-    /// Which network it trains.
-    pub net: usize,
+    /// The networks it trains.
+    pub nets: Vec<usize>,
     /// Scalar.
     pub value: Tensor,
     /// Named parts.
@@ -107,9 +108,34 @@ pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Met
             let teacher = teacher.context("`teacher`: found none, expected the bundle to distill (--teacher FILE)")?;
             Box::new(sid::Sid::new(c, teacher, name, precision)?)
         }
-        MethodConfig::FlowMap(c) => Box::new(flow_map::FlowMap::new(c, network()?, teacher, name, precision)?),
+        MethodConfig::FlowMap(c) => Box::new(flow_map::FlowMap::new(c, config.network.as_ref(), teacher, name, precision)?),
         MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
     })
+}
+
+/// A student's configuration: the teacher's with a second time input (and a guidance input).
+///
+/// # Errors
+/// If the teacher is a classifier.
+pub(crate) fn with_second_time(teacher: &NetworkConfig, guidance: bool) -> Result<NetworkConfig> {
+    let mut config = teacher.clone();
+    match &mut config {
+        NetworkConfig::Unet(c) => (c.limbeck_second_time, c.limbeck_guidance_input) = (true, guidance),
+        NetworkConfig::Mlp(c) => (c.limbeck_second_time, c.limbeck_guidance_input) = (true, guidance),
+        NetworkConfig::Classifier(_) => bail!("`teacher`: found a classifier, expected a diffusion model"),
+    }
+    Ok(config)
+}
+
+/// A theta for `to`: parameters of the same name are copied, new ones start as the graph says (their last layer at zero).
+pub(crate) fn extend(from: &Graph, theta: &[f32], to: &Graph) -> Vec<f32> {
+    let mut out = to.init(0);
+    for p in &to.params {
+        if let Some(q) = from.param(&p.name) {
+            out[p.range()].copy_from_slice(&theta[q.range()]);
+        }
+    }
+    out
 }
 
 /// Standard normals `[n, shape]`, image by image.

@@ -120,7 +120,7 @@ impl Method for Teacher {
         let target = (x0 - skipped)?.broadcast_mul(&per_image(adapters.iter().map(|a| 1.0 / a.c_out))?)?;
         let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
         let value = (pass.nets[0].forward(&input, &times, &labels)? - target)?.sqr()?.mean_all()?;
-        Ok(Loss { net: 0, value, terms: vec![] })
+        Ok(Loss { nets: vec![0], value, terms: vec![] })
     }
 
     fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta> {

@@ -46,7 +46,7 @@ pub const FLOW: Schedule = Schedule::Flow { base_std: 1.0 };
 pub const DDPM: Schedule = Schedule::DdpmLinear { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
 
 pub fn spec(schedule: Schedule, parameterization: Parameterization) -> ModelSpec {
-    let second_time = matches!(parameterization, Parameterization::FlowMap { .. });
+    let second_time = parameterization.is_flow_map();
     ModelSpec { schedule, parameterization, second_time, guidance_input: false, null_label: true, init_time: None }
 }
 

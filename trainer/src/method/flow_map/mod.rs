@@ -5,33 +5,41 @@
 //! gives the velocity `v_{s,t}(x) = sigma_data F(x / sigma_data; s, t)` of `X_{s,t}(x) = x + (t - s) v_{s,t}(x)`.
 //!
 //! Of a batch of M, `floor(eta M)` images train the diagonal, `|v_{t,t}(I_t) - (x1 - x0)|^2` with t uniform (flow matching), the
-//! others one of the conditions in [`residual`] at s < t uniform on the triangle, at `x = I_s`. With a teacher its velocity
-//! takes the place of the field's own diagonal in LSD and ESD, and of the sample's on the diagonal; a teacher trained as an EDM
-//! denoiser is asked at the noise level that has the same signal-to-noise ratio.
+//! others one of the conditions in [`residual`] at the times of [`times`] and `x = I_s`. With a teacher its velocity takes the
+//! place of the field's own diagonal in LSD and ESD, and of the sample's on the diagonal; a teacher of another schedule is asked
+//! where it has the same ratio of noise to data. A warm start takes an EDM teacher's weights and its preconditioning, in which
+//! they are the diagonal from the first step, and adds the second time through layers that begin at zero.
 //!
 //! Deviations: means over pixels, not sums, which the optimiser does not see; the network reads (s, t), not (s, t - s).
 
+pub mod field;
+#[cfg(test)]
+mod field_tests;
 pub mod residual;
 #[cfg(test)]
 mod residual_tests;
+pub mod times;
+pub mod weight;
 
-use super::{EdmTeacher, Loss, Method, NetSpec, Pass, class_names, edm_teacher, edm_x0, noise, per_image, real, tensor, uniform};
+use super::{EdmTeacher, Loss, Method, NetSpec, Pass, class_names, edm_teacher, noise, real, tensor, uniform};
+use super::{extend, per_image, with_second_time};
 use crate::data::Dataset;
 use crate::device::device;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{D, Tensor};
+use field::{Derivative, NetField, Teacher};
 use limbeck_shared::bundle::{Bundle, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
+use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::Parameterization;
-use limbeck_shared::graph::NetworkConfig;
-use limbeck_shared::nn::Network;
-use limbeck_shared::nn::dual::Dual;
+use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
 use residual::{Condition, Field, Point, Stop, Velocity, residual};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use times::Times;
 
 /// Settings of a flow map's training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +50,9 @@ pub struct FlowMapConfig {
     /// What gradients do not flow through.
     #[serde(default)]
     pub stop: Stop,
+    /// How derivatives are taken.
+    #[serde(default)]
+    pub derivative: Derivative,
     /// Standard deviation of the data, and of the noise.
     pub sigma_data: f64,
     /// Part of the batch on the diagonal.
@@ -50,17 +61,34 @@ pub struct FlowMapConfig {
     /// The largest t - s, rising to 1 over this many images; 0: 1 from the start.
     #[serde(default)]
     pub widen: u64,
+    /// Steps of the grid of shortcut, consistency and progressive; a power of two.
+    #[serde(default = "grid")]
+    pub grid: u32,
+    /// Learn the weight of each pair of times ([`weight`]).
+    #[serde(default)]
+    pub weight: bool,
+    /// Begin with the teacher's weights, preconditioned as it is.
+    #[serde(default)]
+    pub warm_start: bool,
+    /// Use the teacher's velocity; without, a teacher is only where a warm start begins.
+    #[serde(default = "yes")]
+    pub distill: bool,
+    /// Weight of the teacher's guidance; 1: none.
+    #[serde(default = "one")]
+    pub guidance: f64,
 }
 
 fn eta() -> f64 {
     0.75
 }
-
-/// A frozen teacher.
-struct Teacher {
-    net: Network,
-    sigma_data: f64,
-    sigma_max: f64,
+fn grid() -> u32 {
+    16
+}
+fn yes() -> bool {
+    true
+}
+fn one() -> f64 {
+    1.0
 }
 
 /// The method.
@@ -70,46 +98,61 @@ pub struct FlowMap {
     exec: Arc<Exec>,
     teacher: Option<Teacher>,
     teacher_sha256: Option<String>,
+    parameterization: Parameterization,
+    /// The teacher's weights, for a warm start.
+    start: Option<Vec<f32>>,
+    /// A row of the class table that a warm start took over; nothing asks for it.
+    null_label: Option<u32>,
     name: String,
 }
 
 impl FlowMap {
-    /// Plans the network.
+    /// Plans the network: `network`, or with a warm start the teacher's with a second time.
     ///
     /// # Errors
     /// Names the key that does not fit.
     pub fn new(
         config: &FlowMapConfig,
-        network: &NetworkConfig,
+        network: Option<&NetworkConfig>,
         teacher: Option<&Bundle>,
         name: &str,
         precision: Precision,
     ) -> Result<FlowMap> {
-        if !(config.sigma_data > 0.0 && config.sigma_data.is_finite()) {
-            bail!("`method.sigma_data`: found {}, expected a positive number", config.sigma_data);
-        }
-        if !(0.0..=1.0).contains(&config.eta) {
-            bail!("`method.eta`: found {}, expected a part from 0 to 1", config.eta);
-        }
-        let graph = network.build()?;
+        let sigma_data = config.sigma_data;
+        check(config, teacher.is_some(), precision)?;
+        let (network, graph, start, parameterization) = match teacher {
+            Some(bundle) if config.warm_start => {
+                let edm = edm_teacher(bundle)?;
+                warm_start(config, bundle, &edm, network)?
+            }
+            None if config.warm_start => bail!("`method.warm_start`: found no teacher, expected the bundle to begin from (--teacher FILE)"),
+            _ => {
+                let network = network.context("`network`: found none, expected the network to train")?.clone();
+                let graph = network.build()?;
+                (network, graph, None, Parameterization::FlowMap { sigma_data })
+            }
+        };
         if graph.times != 2 || graph.input_shape() != graph.output_shape() {
             bail!("`network`: found {} time inputs, expected an image network with limbeck_second_time and no guidance input", graph.times);
         }
-        if teacher.is_some() && matches!(config.condition, Condition::MeanFlow) {
-            bail!("`method.condition`: found mean_flow with a teacher, expected lsd, esd, psd_u or psd_m");
+        let distilled = teacher.filter(|_| config.distill);
+        if let Some(bundle) = distilled {
+            same_images(&bundle.graphs[0], &graph)?;
         }
-        let frozen = teacher.map(|t| frozen(t, &graph, precision)).transpose()?;
         Ok(FlowMap {
             config: config.clone(),
-            network: network.clone(),
+            network,
             exec: Arc::new(Exec::with_precision(graph, precision)?),
-            teacher: frozen,
+            teacher: distilled.map(|t| Teacher::new(t, config.guidance, precision)).transpose()?,
             teacher_sha256: teacher.map(|t| t.sha256.clone()),
+            parameterization,
+            null_label: teacher.filter(|_| start.is_some()).and_then(|t| t.meta.null_label),
+            start,
             name: name.to_string(),
         })
     }
 
-    /// Places of a pass's images on the diagonal, and of the others.
+    /// Places of a pass's images on the diagonal, and of the others: of the first M images of an iteration `floor(eta M)` are on it.
     fn split(&self, pass: &Pass<'_>) -> (Vec<u32>, Vec<u32>) {
         let before = |i: u64| (i as f64 * self.config.eta).floor();
         let places = 0..(pass.images.end - pass.images.start) as u32;
@@ -123,77 +166,103 @@ impl FlowMap {
     fn widest(&self, image: u64) -> f64 {
         if self.config.widen == 0 { 1.0 } else { (image as f64 / self.config.widen as f64).clamp(0.01, 1.0) }
     }
+
+    fn field<'a>(&self, pass: &'a Pass<'_>, spec: &'a limbeck_shared::denoiser::ModelSpec, labels: &'a [u32]) -> NetField<'a> {
+        NetField { net: &pass.nets[0], spec, derivative: self.config.derivative, labels }
+    }
 }
 
-fn frozen(bundle: &Bundle, student: &limbeck_shared::graph::Graph, precision: Precision) -> Result<Teacher> {
-    let EdmTeacher { sigma_data, sigma_max, .. } = edm_teacher(bundle)?;
-    let graph = &bundle.graphs[0];
-    if graph.input_shape() != student.input_shape() || (graph.classes == 0) != (student.classes == 0) {
-        let (found, expected) = (student.input_shape(), graph.input_shape());
+fn check(c: &FlowMapConfig, teacher: bool, precision: Precision) -> Result<()> {
+    if !(c.sigma_data > 0.0 && c.sigma_data.is_finite()) {
+        bail!("`method.sigma_data`: found {}, expected a positive number", c.sigma_data);
+    }
+    if !(0.0..=1.0).contains(&c.eta) {
+        bail!("`method.eta`: found {}, expected a part from 0 to 1", c.eta);
+    }
+    if !c.grid.is_power_of_two() || c.grid > 1024 {
+        bail!("`method.grid`: found {}, expected a power of two from 1 to 1024", c.grid);
+    }
+    if !c.guidance.is_finite() || (c.guidance != 1.0 && !(teacher && c.distill)) {
+        bail!("`method.guidance`: found {}, expected a number, and 1 without a teacher to distill", c.guidance);
+    }
+    let frozen = teacher && c.distill;
+    if frozen && c.condition == Condition::MeanFlow {
+        bail!("`method.condition`: found mean_flow with a teacher, expected another condition, or `distill = false`");
+    }
+    if !frozen && c.condition == Condition::Progressive {
+        bail!("`method.condition`: found progressive without a teacher to distill, expected one (--teacher FILE)");
+    }
+    if c.derivative == Derivative::Difference && precision == Precision::Bf16(Parts::One) {
         bail!(
-            "`network`: found images of {found:?} with {} classes, expected the teacher's {expected:?} with {}",
-            student.classes,
-            graph.classes
+            "`method.derivative`: found difference with precision bf16, expected precision f32 or bf16x3: a difference needs their digits"
         );
     }
-    let exec = Arc::new(Exec::with_precision(graph.clone(), precision)?);
-    Ok(Teacher { net: Network::frozen(exec, &bundle.thetas[0], device())?, sigma_data, sigma_max })
+    Ok(())
 }
 
-impl Teacher {
-    /// `b_t(x) = (x0 - x) / (1 - t)` at the noise level of the same ratio, `sigma = (1 - t) base / t`, up to its largest. The
-    /// input's scale `sigma / ((1 - t) base)` stays finite at t = 0.
-    fn velocity(&self, base: f64, t: &[f64], x: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        let t: Vec<f64> = t.iter().map(|t| t.min(1.0 - 1e-3)).collect();
-        let sigma: Vec<f64> = t.iter().map(|&t| ((1.0 - t) * base / t.max(1e-9)).min(self.sigma_max)).collect();
-        let scale = per_image(sigma.iter().zip(&t).map(|(sigma, t)| sigma / ((1.0 - t) * base)))?;
-        let x0 = edm_x0(&self.net, self.sigma_data, &x.broadcast_mul(&scale)?, &sigma, labels)?;
-        Ok((x0 - x)?.broadcast_mul(&per_image(t.iter().map(|t| 1.0 / (1.0 - t)))?)?)
+/// The teacher's network with a second time, its weights in it, and its preconditioning.
+fn warm_start(
+    c: &FlowMapConfig,
+    bundle: &Bundle,
+    edm: &EdmTeacher,
+    network: Option<&NetworkConfig>,
+) -> Result<(NetworkConfig, Graph, Option<Vec<f32>>, Parameterization)> {
+    if network.is_some() {
+        bail!("`network`: found one beside `method.warm_start`, expected none: it is the teacher's");
     }
-}
-
-/// The network as a two-time field, for the images of one label list.
-struct NetField<'a> {
-    net: &'a Network,
-    sigma_data: f64,
-    labels: &'a [u32],
-}
-
-impl NetField<'_> {
-    fn call(&self, net: &Network, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
-        let y = net.forward(&(x / self.sigma_data)?, &pairs(s, t), self.labels)?;
-        Ok((y * self.sigma_data)?)
+    if edm.sigma_data != c.sigma_data {
+        bail!("`method.sigma_data`: found {}, expected the teacher's {} for a warm start", c.sigma_data, edm.sigma_data);
     }
+    let config = with_second_time(&bundle.meta.networks[0], false)?;
+    let graph = config.build()?;
+    let start = extend(&bundle.graphs[0], &bundle.thetas[0], &graph);
+    Ok((config, graph, Some(start), Parameterization::EdmFlowMap { sigma_data: c.sigma_data }))
 }
 
-/// Both times of every image, as the network reads them.
-fn pairs(s: &[f64], t: &[f64]) -> Vec<f32> {
-    s.iter().zip(t).flat_map(|(s, t)| [*s as f32, *t as f32]).collect()
+fn same_images(teacher: &Graph, student: &Graph) -> Result<()> {
+    if teacher.input_shape() == student.input_shape() && (teacher.classes == 0) == (student.classes == 0) {
+        return Ok(());
+    }
+    let (found, expected) = (student.input_shape(), teacher.input_shape());
+    bail!(
+        "`network`: found images of {found:?} with {} classes, expected the teacher's {expected:?} with {}",
+        student.classes,
+        teacher.classes
+    );
 }
 
-impl Field for NetField<'_> {
-    fn at(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
-        self.call(self.net, s, t, x)
-    }
-
-    fn constant(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
-        self.call(&self.net.detached(), s, t, &x.detach())
-    }
-
-    fn dual(&self, s: &[f64], t: &[f64], x: &Dual, rates: [f32; 2]) -> Result<Dual> {
-        let y = self.net.dual(&x.scale(1.0 / self.sigma_data)?, &pairs(s, t), &rates.repeat(s.len()), self.labels)?;
-        Ok(y.scale(self.sigma_data)?)
-    }
-}
-
-/// Sum over images of the mean square of a pixel.
+/// The mean square of a pixel, image by image.
 fn squares(r: &Tensor) -> Result<Tensor> {
-    Ok(r.sqr()?.flatten_from(1)?.mean(D::Minus1)?.sum_all()?)
+    Ok(r.sqr()?.flatten_from(1)?.mean(D::Minus1)?)
+}
+
+/// Sums of an iteration's losses: what is minimised, and the raw terms for the log.
+#[derive(Default)]
+struct Total {
+    sum: Option<Tensor>,
+    terms: Vec<(&'static str, f64)>,
+}
+
+impl Total {
+    fn add(&mut self, name: &'static str, losses: &Tensor, minimised: &Tensor) -> Result<()> {
+        self.terms.push((name, f64::from(losses.mean_all()?.to_scalar::<f32>()?)));
+        let part = minimised.sum_all()?;
+        self.sum = Some(match self.sum.take() {
+            None => part,
+            Some(sum) => (sum + part)?,
+        });
+        Ok(())
+    }
 }
 
 impl Method for FlowMap {
     fn networks(&self, seed: u64) -> Result<Vec<NetSpec>> {
-        Ok(vec![NetSpec { name: "flow_map", exec: self.exec.clone(), theta: self.exec.graph().init(seed), averaged: true }])
+        let theta = self.start.clone().unwrap_or_else(|| self.exec.graph().init(seed));
+        let mut nets = vec![NetSpec { name: "flow_map", exec: self.exec.clone(), theta, averaged: true }];
+        if self.config.weight {
+            nets.push(weight::network(seed)?);
+        }
+        Ok(nets)
     }
 
     fn needs_data(&self) -> bool {
@@ -202,16 +271,13 @@ impl Method for FlowMap {
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let (shape, sigma_data) = (self.exec.graph().input_shape(), self.config.sigma_data);
+        let spec = self.meta(pass.data)?.spec();
         let real = real(pass, shape, usize::MAX)?;
         let n = real.labels.len();
         let labels = if self.exec.graph().classes > 0 { real.labels } else { vec![] };
         let x1 = tensor(real.x, n, shape)?;
         let x0 = (tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)? * sigma_data)?;
-        let (a, b) = (uniform(pass.seed, &pass.images, Stream::Time), uniform(pass.seed, &pass.images, Stream::Other(20)));
-        let gamma = match self.config.condition {
-            Condition::PsdU => uniform(pass.seed, &pass.images, Stream::Other(21)),
-            _ => vec![0.5; n],
-        };
+        let [a, b, c] = [Stream::Time, Stream::Other(20), Stream::Other(21)].map(|s| uniform(pass.seed, &pass.images, s));
         let (diagonal, off) = self.split(pass);
         let pick = |v: &[f64], at: &[u32]| at.iter().map(|&i| v[i as usize]).collect::<Vec<f64>>();
         let between = |at: &[u32], t: &[f64]| -> Result<(Tensor, Tensor)> {
@@ -221,43 +287,42 @@ impl Method for FlowMap {
             Ok(((x0 + velocity.broadcast_mul(&per_image(t.iter().copied())?)?)?, velocity))
         };
         let own = |at: &[u32]| if labels.is_empty() { vec![] } else { at.iter().map(|&i| labels[i as usize]).collect::<Vec<u32>>() };
-        let (mut sum, mut terms): (Option<Tensor>, Vec<(&'static str, f64)>) = (None, vec![]);
-        let mut add = |name, part: Tensor, count: usize| -> Result<()> {
-            terms.push((name, f64::from(part.to_scalar::<f32>()?) / count as f64));
-            sum = Some(match sum.take() {
-                None => part,
-                Some(sum) => (sum + part)?,
-            });
-            Ok(())
+        let mut total = Total::default();
+        let mut add = |name, s: &[f64], t: &[f64], r: Tensor| {
+            let losses = squares(&r)?;
+            match pass.nets.get(1) {
+                None => total.add(name, &losses, &losses),
+                Some(net) => total.add(name, &losses, &weight::weighted(&losses, &weight::weight(net, s, t)?)?),
+            }
         };
         if !diagonal.is_empty() {
             let (t, labels) = (pick(&a, &diagonal), own(&diagonal));
             let (x, velocity) = between(&diagonal, &t)?;
-            let field = NetField { net: &pass.nets[0], sigma_data, labels: &labels };
             let target = match &self.teacher {
                 None => velocity,
-                Some(teacher) => teacher.velocity(sigma_data, &t, &x, &labels)?.detach(),
+                Some(teacher) => teacher.velocity(sigma_data, &t, &t, &x, &labels)?.detach(),
             };
-            add("diagonal", squares(&(field.at(&t, &t, &x)? - target)?)?, diagonal.len())?;
+            let r = (self.field(pass, &spec, &labels).at(&t, &t, &x)? - target)?;
+            add("diagonal", &t, &t, r)?;
         }
         if !off.is_empty() {
-            let (a, b, labels) = (pick(&a, &off), pick(&b, &off), own(&off));
-            let t: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect();
-            let gap = off.iter().map(|&i| self.widest(pass.images.start + u64::from(i)));
-            let s: Vec<f64> = a.iter().zip(&b).zip(&t).zip(gap).map(|(((a, b), t), gap)| a.min(*b).max(t - gap)).collect();
+            let (abc, labels) = ([pick(&a, &off), pick(&b, &off), pick(&c, &off)], own(&off));
+            let widest = |i: usize| self.widest(pass.images.start + u64::from(off[i]));
+            let Times { s, t, gamma } = times::draw(self.config.condition, self.config.grid, [&abc[0], &abc[1], &abc[2]], widest);
             let (x, velocity) = between(&off, &s)?;
-            let field = NetField { net: &pass.nets[0], sigma_data, labels: &labels };
-            let b = |t: &[f64], x: &Tensor| match &self.teacher {
-                Some(teacher) => teacher.velocity(sigma_data, t, x, &labels),
+            let b = |s: &[f64], t: &[f64], x: &Tensor| match &self.teacher {
+                Some(teacher) => teacher.velocity(sigma_data, s, t, x, &labels),
                 None => bail!("there is no teacher"),
             };
             let teacher = self.teacher.as_ref().map(|_| &b as Velocity<'_>);
-            let point = Point { s: &s, t: &t, gamma: &pick(&gamma, &off), x: &x, velocity: &velocity };
-            let r = residual(self.config.condition, self.config.stop, &field, teacher, &point)?;
-            add("off_diagonal", squares(&r)?, off.len())?;
+            let step = 1.0 / f64::from(self.config.grid);
+            let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity, step };
+            let r = residual(self.config.condition, self.config.stop, &self.field(pass, &spec, &labels), teacher, &point)?;
+            add("off_diagonal", &s, &t, r)?;
         }
-        let Some(sum) = sum else { bail!("`batch`: found no image, expected at least one") };
-        Ok(Loss { net: 0, value: (sum / n as f64)?, terms })
+        let Total { sum: Some(sum), terms } = total else { bail!("`batch`: found no image, expected at least one") };
+        let nets = (0..pass.nets.len()).collect();
+        Ok(Loss { nets, value: (sum / n as f64)?, terms })
     }
 
     fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta> {
@@ -266,14 +331,14 @@ impl Method for FlowMap {
             version: VERSION,
             name: self.name.clone(),
             networks: vec![self.network.clone()],
-            parameterization: Parameterization::FlowMap { sigma_data: self.config.sigma_data },
+            parameterization: self.parameterization,
             schedule: Schedule::Flow { base_std: self.config.sigma_data },
             init_time: None,
             second_time: true,
             guidance_input: false,
             samplers: vec![SamplerSpec { sampler: Sampler::FlowMap, steps: vec![1, 2, 4, 8, 16], default_steps: 4 }],
-            classes: class_names(data, self.exec.graph().classes, false)?,
-            null_label: None,
+            classes: class_names(data, self.exec.graph().classes, self.null_label.is_some())?,
+            null_label: self.null_label,
             guidance: None,
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
             training: TrainingRecord {

@@ -5,7 +5,7 @@
 //! `v_{t,t}` is the velocity. All residuals are in the form of v, never divided by `t - s`.
 
 use crate::method::per_image;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::nn::dual::Dual;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,20 @@ pub enum Condition {
     PsdM,
     /// MeanFlow (Geng et al. 2025): the Eulerian condition with the sample's own velocity, its right side constant.
     MeanFlow,
+    /// Shortcut models (Frans et al. 2024): PSD-M for gaps 1, 1/2, 1/4 down to one step of the grid, whose halves are Euler steps.
+    Shortcut,
+    /// Consistency training, or distillation with a teacher (Song et al. 2023): only jumps to the end, each as long as the one from
+    /// the next point of the grid.
+    Consistency,
+    /// Progressive distillation (Salimans and Ho 2022): one step of the grid for two of a frozen teacher.
+    Progressive,
+}
+
+impl Condition {
+    /// Whether times lie on a grid.
+    pub fn on_grid(self) -> bool {
+        matches!(self, Condition::Shortcut | Condition::Consistency | Condition::Progressive)
+    }
 }
 
 /// What gradients do not flow through.
@@ -72,12 +86,15 @@ pub struct Point<'a> {
     pub x: &'a Tensor,
     /// The sample's velocity `dI/ds`.
     pub velocity: &'a Tensor,
+    /// One step of the grid, for conditions on one.
+    pub step: f64,
 }
 
-/// The velocity `b_t(x)` of a frozen model.
-pub type Velocity<'a> = &'a dyn Fn(&[f64], &Tensor) -> Result<Tensor>;
+/// The velocity from one time to another of a frozen model.
+pub type Velocity<'a> = &'a dyn Fn(&[f64], &[f64], &Tensor) -> Result<Tensor>;
 
-/// The residual at a point. `teacher`: the velocity of a frozen model instead of the field's own diagonal.
+/// The residual at a point. `teacher`: the velocity of a frozen model instead of the field's own diagonal (LSD, ESD), the sample's
+/// own (consistency) or both half steps (progressive, which needs one).
 ///
 /// # Errors
 /// From the field.
@@ -87,8 +104,8 @@ pub fn residual(condition: Condition, stop: Stop, field: &dyn Field, teacher: Op
     let free = stop == Stop::None;
     // The velocity on the diagonal, as the condition reads it.
     let diagonal = |t: &[f64], x: &Tensor| match teacher {
-        Some(b) if free => b(t, x),
-        Some(b) => Ok(b(t, &x.detach())?.detach()),
+        Some(b) if free => b(t, t, x),
+        Some(b) => Ok(b(t, t, &x.detach())?.detach()),
         None if free => field.at(t, t, x),
         None => field.constant(t, t, &x.detach()),
     };
@@ -107,15 +124,39 @@ pub fn residual(condition: Condition, stop: Stop, field: &dyn Field, teacher: Op
             let carried = (along + gap.broadcast_mul(&moved)?)?;
             Ok((by_s + if stop == Stop::Published { carried.detach() } else { carried })?)
         }
-        Condition::PsdU | Condition::PsdM => {
+        Condition::PsdU | Condition::PsdM | Condition::Shortcut | Condition::Progressive => {
             let u: Vec<f64> = p.gamma.iter().zip(s.iter().zip(t)).map(|(g, (s, t))| g * s + (1.0 - g) * t).collect();
             let gamma = per_image(p.gamma.iter().copied())?;
             let first_step = per_image(u.iter().zip(s).map(|(u, s)| u - s))?;
-            let half = |s: &[f64], t: &[f64], x: &Tensor| if free { field.at(s, t, x) } else { field.constant(s, t, x) };
+            let half = |s: &[f64], t: &[f64], x: &Tensor| match (condition, teacher) {
+                (Condition::Progressive, Some(b)) => Ok(b(s, t, &x.detach())?.detach()),
+                (Condition::Progressive, None) => bail!("progressive distillation: found no teacher, expected one"),
+                (Condition::Shortcut, _) => {
+                    // Half a step of the grid is below what the network is asked for: Euler.
+                    let t: Vec<f64> = s.iter().zip(t).map(|(s, t)| if t - s < 0.75 * p.step { *s } else { *t }).collect();
+                    field.constant(s, &t, x)
+                }
+                _ if free => field.at(s, t, x),
+                _ => field.constant(s, t, x),
+            };
             let first = half(s, &u, x)?;
             let second = half(&u, t, &(x + first_step.broadcast_mul(&first)?)?)?;
             let target = (&first + gamma.broadcast_mul(&(second - &first)?)?)?;
             Ok((field.at(s, t, x)? - target)?)
+        }
+        Condition::Consistency => {
+            let next: Vec<f64> = s.iter().map(|s| (s + p.step).min(1.0)).collect();
+            let along = match teacher {
+                Some(b) => b(s, s, x)?,
+                None => p.velocity.clone(),
+            };
+            let moved = (x + along.broadcast_mul(&per_image(next.iter().zip(s).map(|(n, s)| n - s))?)?)?;
+            let rest = per_image(next.iter().map(|n| 1.0 - n))?;
+            let from_there = if free { field.at(&next, t, &moved)? } else { field.constant(&next, t, &moved)? };
+            let end = (moved + rest.broadcast_mul(&from_there)?)?;
+            // (X_{next,1} - x) / (1 - s): s is a point of the grid before 1, so this divides by a step at least.
+            let target = (end - x)?.broadcast_div(&gap)?;
+            Ok((field.at(s, t, x)? - if free { target } else { target.detach() })?)
         }
         Condition::MeanFlow => {
             let along = Dual { value: x.clone(), tangent: Some(p.velocity.clone()) };

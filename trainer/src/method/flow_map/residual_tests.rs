@@ -70,14 +70,14 @@ fn the_exact_map_leaves_no_residual() {
     let velocity = Exact.at(&s, &s, &x).unwrap();
     for condition in ALL {
         for stop in [Stop::Published, Stop::Convex, Stop::None] {
-            let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity };
+            let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity, step: 0.1 };
             let r = values(&residual(condition, stop, &Exact, None, &point).unwrap());
             let worst = r.iter().fold(0f64, |m, v| m.max(v.abs()));
             assert!(worst < 2e-4, "{condition:?}, {stop:?}: {worst}");
         }
         // A frozen teacher with the exact velocity says the same.
-        let teacher = |t: &[f64], x: &Tensor| Exact.at(t, t, x);
-        let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity };
+        let teacher = |s: &[f64], t: &[f64], x: &Tensor| Exact.at(s, t, x);
+        let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity, step: 0.1 };
         let r = values(&residual(condition, Stop::Published, &Exact, Some(&teacher), &point).unwrap());
         assert!(r.iter().all(|v| v.abs() < 2e-4), "{condition:?} with a teacher");
     }
@@ -123,7 +123,7 @@ fn gradients_stop_where_the_paper_says() {
     let at = |condition, stop, gamma: f64| {
         let toy = Toy(Var::new(&[[[[0.5f32]]]], &Device::Cpu).unwrap());
         let x = Tensor::new(&[[[[2f32]]]], &Device::Cpu).unwrap();
-        let point = Point { s: &[0.3], t: &[0.7], gamma: &[gamma], x: &x, velocity: &x };
+        let point = Point { s: &[0.3], t: &[0.7], gamma: &[gamma], x: &x, velocity: &x, step: 0.1 };
         let loss = residual(condition, stop, &toy, None, &point).unwrap().sqr().unwrap().sum_all().unwrap();
         (f64::from(loss.to_scalar::<f32>().unwrap()), values(loss.backward().unwrap().get(&toy.0).unwrap())[0])
     };
@@ -142,4 +142,72 @@ fn gradients_stop_where_the_paper_says() {
     }
     // PSD-U in the middle is PSD-M.
     assert_eq!(at(Condition::PsdU, Stop::Published, 0.5), at(Condition::PsdM, Stop::Published, 0.5));
+}
+
+fn one(v: f64) -> Tensor {
+    Tensor::new(&[[[[v as f32]]]], &Device::Cpu).unwrap()
+}
+
+/// `X_{s,t}(x)`.
+fn map(s: f64, t: f64, x: f64) -> f64 {
+    t * MU + (variance(t) / variance(s)).sqrt() * (x - s * MU)
+}
+
+/// `b_t(x)`.
+fn velocity(t: f64, x: f64) -> f64 {
+    MU + slope(t, t) * (x - t * MU)
+}
+
+fn sibling(condition: Condition, [s, t]: [f64; 2], x: f64, step: f64, teacher: bool) -> f64 {
+    let x_tensor = one(x);
+    let own = one(velocity(s, x));
+    let frozen = |s: &[f64], t: &[f64], x: &Tensor| Exact.at(s, t, x);
+    let point = Point { s: &[s], t: &[t], gamma: &[0.5], x: &x_tensor, velocity: &own, step };
+    values(&residual(condition, Stop::Published, &Exact, if teacher { Some(&frozen) } else { None }, &point).unwrap())[0]
+}
+
+#[test]
+fn shortcuts_of_the_exact_map_leave_no_residual_above_the_grid() {
+    for (s, t) in [(0.0, 1.0), (0.5, 1.0), (0.25, 0.5)] {
+        close(sibling(Condition::Shortcut, [s, t], 0.8, 0.125, false), 0.0, 1e-6);
+    }
+    // One step of the grid stands for two Euler half steps.
+    let (s, h, x) = (0.5, 0.125, 0.8);
+    let first = velocity(s, x);
+    let second = velocity(s + h / 2.0, x + h / 2.0 * first);
+    let expected = (map(s, s + h, x) - x) / h - 0.5 * (first + second);
+    assert!(expected.abs() > 1e-3);
+    close(sibling(Condition::Shortcut, [s, s + h], x, h, false), expected, 1e-5);
+}
+
+#[test]
+fn consistency_of_the_exact_map_errs_by_one_euler_step() {
+    let (s, x) = (0.25, 0.8);
+    for teacher in [false, true] {
+        let mut last = f64::INFINITY;
+        for step in [0.25, 0.125, 0.0625] {
+            let moved = x + step * velocity(s, x);
+            let expected = (map(s, 1.0, x) - map(s + step, 1.0, moved)) / (1.0 - s);
+            let found = sibling(Condition::Consistency, [s, 1.0], x, step, teacher);
+            close(found, expected, 1e-5);
+            // Second order in the step, so that the map is the fixed point of ever finer grids.
+            assert!(found.abs() < 0.3 * last, "step {step}: {found} after {last}");
+            last = found.abs();
+        }
+    }
+    // The last step ends at the data: its target is the sample's velocity.
+    close(sibling(Condition::Consistency, [0.75, 1.0], x, 0.25, false), (map(0.75, 1.0, x) - x) / 0.25 - velocity(0.75, x), 1e-5);
+}
+
+#[test]
+fn progressive_distillation_joins_two_steps_of_the_teacher() {
+    close(sibling(Condition::Progressive, [0.25, 0.5], 0.8, 0.25, true), 0.0, 1e-6);
+    let x = one(0.8);
+    let euler = |s: &[f64], _: &[f64], x: &Tensor| Exact.at(s, s, x);
+    let point = Point { s: &[0.25], t: &[0.5], gamma: &[0.5], x: &x, velocity: &x, step: 0.25 };
+    let found = values(&residual(Condition::Progressive, Stop::Published, &Exact, Some(&euler), &point).unwrap())[0];
+    let half = 0.8 + 0.125 * velocity(0.25, 0.8);
+    let end = half + 0.125 * velocity(0.375, half);
+    close(found, (map(0.25, 0.5, 0.8) - end) / 0.25, 1e-5);
+    assert!(residual(Condition::Progressive, Stop::Published, &Exact, None, &point).is_err());
 }

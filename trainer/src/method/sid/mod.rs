@@ -213,13 +213,13 @@ impl Sid {
         }
         let f = self.guided(&pass.nets[1], &x, &sigma, &given, kappas[0])?;
         let score = denoising(&f, &y, &sigma, self.sigma_data)?;
-        let Some(images) = images else { return Ok(Loss { net: 1, value: score, terms: vec![] }) };
+        let Some(images) = images else { return Ok(Loss { nets: vec![1], value: score, terms: vec![] }) };
         let drawn = bce(&self.logits(&pass.nets[1], &x, &sigma, &labels)?, false)?;
         let true_ones = bce(&self.logits(&pass.nets[1], &(images + eps)?, &sigma, &labels)?, true)?;
         let mean_lambda = sigma.iter().map(|s| lambda(*s, self.sigma_data)).sum::<f64>() / sigma.len() as f64;
         let told = (drawn + true_ones)?;
         let terms = vec![("discriminator", f64::from(told.to_scalar::<f32>()?))];
-        Ok(Loss { net: 1, value: (score + (told * (0.5 * mean_lambda))?)?, terms })
+        Ok(Loss { nets: vec![1], value: (score + (told * (0.5 * mean_lambda))?)?, terms })
     }
 
     /// The discriminator's logits `[n, 1, h, w]`: mean over the channels of the fake score's encoder.
@@ -254,13 +254,13 @@ impl Sid {
         let n = t.sigma.len() as f64;
         let identity = (t.per_pixel.broadcast_mul(&t.omega)?.sum_all()? * (100.0 / n))?;
         let Some(a) = self.config.adversarial.as_ref().filter(|a| pass.first >= a.begin) else {
-            return Ok(Loss { net: 0, value: identity, terms: vec![] });
+            return Ok(Loss { nets: vec![0], value: identity, terms: vec![] });
         };
         let fooled = bce(&self.logits(&pass.nets[1].detached(), &t.x, &t.sigma, &t.labels)?.clamp(-10.0, 10.0)?, true)?;
         let pixels = self.shape().iter().product::<usize>() as f64;
         let omega = f64::from(t.omega.mean_all()?.to_scalar::<f32>()?);
         let terms = vec![("fooled", f64::from(fooled.to_scalar::<f32>()?))];
-        Ok(Loss { net: 0, value: ((identity * 0.5)? + (fooled * (0.5 * a.weight * omega * pixels))?)?, terms })
+        Ok(Loss { nets: vec![0], value: ((identity * 0.5)? + (fooled * (0.5 * a.weight * omega * pixels))?)?, terms })
     }
 
     fn labels(&self, pass: &Pass<'_>, d: Draws) -> Vec<u32> {

@@ -294,7 +294,7 @@ fn gradients_reach_the_generator_through_every_network_and_no_other_weights() {
 
         let loss = s.loss(0, &pass(images.clone(), &networks)).unwrap();
         let gradient = loss.value.backward().unwrap();
-        assert!(loss.net == 1 && gradient.get(networks[0].theta()).is_none() && gradient.get(networks[1].theta()).is_some());
+        assert!(loss.nets == [1] && gradient.get(networks[0].theta()).is_none() && gradient.get(networks[1].theta()).is_some());
     }
 }
 
