@@ -2,18 +2,59 @@
 
 use limbeck::sample::{self, Device, Labels, Request};
 use limbeck::{config, train};
+use limbeck_shared::bundle::Bundle;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::{self, Stream};
+use std::path::Path;
 use std::time::Instant;
+
+/// Trains a preset with these keys changed: its bundle `NAME.safetensors` in the folder, and how long that took in seconds.
+fn trained_as(folder: &Path, name: &str, preset: &str, overrides: &[&str]) -> (Bundle, f64) {
+    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
+    let setup = train::Setup::new(config::resolve(preset, &overrides).unwrap()).unwrap();
+    let (run, out) = (folder.join(name), folder.join(format!("{name}.safetensors")));
+    let start = Instant::now();
+    assert_eq!(train::train(&setup, &run, "test").unwrap(), train::Outcome::Finished);
+    let seconds = start.elapsed().as_secs_f64();
+    train::export_run(&setup, &run, &out, "test").unwrap();
+    (train::read_bundle(&out).unwrap(), seconds)
+}
+
+fn trained(overrides: &[&str]) -> (Bundle, f64) {
+    trained_as(tempfile::tempdir().unwrap().path(), "map", "toy-flow-map", overrides)
+}
+
+/// Coordinates of points drawn in `steps` steps, each with the noise it came from (of standard deviation 1).
+fn drawn(model: &Bundle, steps: usize) -> Vec<[(f64, f64); 2]> {
+    drawn_by(model, Sampler::FlowMap, steps)
+}
+
+fn drawn_by(model: &Bundle, sampler: Sampler, steps: usize) -> Vec<[(f64, f64); 2]> {
+    let request = Request {
+        count: 4096,
+        seed: 3,
+        labels: Labels::Each,
+        sampler: Some(sampler),
+        steps: Some(steps),
+        guidance: None,
+        device: Device::Cpu,
+    };
+    let points = sample::draw(model, &request, |_| {}).unwrap();
+    let mut eps = [0f32; 2];
+    let pair = |(k, point): (usize, &[f32])| {
+        rng::normals(3, Stream::Sample(0), k as u64, &mut eps);
+        [0, 1].map(|i| (f64::from(eps[i]), f64::from(point[i])))
+    };
+    points.chunks_exact(2).enumerate().map(pair).collect()
+}
 
 /// Data N((0.6, -0.3), 0.5^2), noise N(0, 0.7^2): `X_{0,1}(x0) = mean + 0.5 / 0.7 x0` per coordinate, in any number of steps.
 #[test]
 fn on_a_gaussian_every_condition_finds_the_map() {
     // The paper's order at one step: LSD, ESD, PSD.
     for (condition, one_step, eight_steps) in [("lsd", 0.06, 0.03), ("esd", 0.09, 0.03), ("psd_m", 0.16, 0.04)] {
-        let folder = tempfile::tempdir().unwrap();
         let condition_key = format!("method.condition={condition}");
-        let overrides = [
+        let (model, seconds) = trained(&[
             condition_key.as_str(),
             "batch=1024",
             "images=2000000",
@@ -23,34 +64,13 @@ fn on_a_gaussian_every_condition_finds_the_map() {
             "network.layers=2",
             "method.sigma_data=0.7",
             "data.toy={ shape = \"gaussian\", mean = [0.6, -0.3], std = 0.5 }",
-        ];
-        let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-        let setup = train::Setup::new(config::resolve("toy-flow-map", &overrides).unwrap()).unwrap();
-        let (run, out) = (folder.path().join("run"), folder.path().join("map.safetensors"));
-        let start = Instant::now();
-        assert_eq!(train::train(&setup, &run, "test").unwrap(), train::Outcome::Finished);
-        let seconds = start.elapsed().as_secs_f64();
-        train::export_run(&setup, &run, &out, "test").unwrap();
-        let model = train::read_bundle(&out).unwrap();
-        let n = 4096;
+        ]);
         for (steps, most) in [(1, one_step), (8, eight_steps)] {
-            let request = Request {
-                count: n,
-                seed: 3,
-                labels: Labels::Each,
-                sampler: Some(Sampler::FlowMap),
-                steps: Some(steps),
-                guidance: None,
-                device: Device::Cpu,
-            };
-            let drawn = sample::draw(&model, &request, |_| {}).unwrap();
-            let (mut off, mut size, mut eps) = (0f64, 0f64, [0f32; 2]);
-            for (k, point) in drawn.chunks_exact(2).enumerate() {
-                rng::normals(3, Stream::Sample(0), k as u64, &mut eps);
-                for ((found, e), mean) in point.iter().zip(eps).zip([0.6, -0.3]) {
-                    let exact = mean + 0.5 * f64::from(e);
-                    off += (f64::from(*found) - exact).powi(2);
-                    size += (0.5 * f64::from(e)).powi(2);
+            let (mut off, mut size) = (0f64, 0f64);
+            for point in drawn(&model, steps) {
+                for ((eps, found), mean) in point.into_iter().zip([0.6, -0.3]) {
+                    off += (found - mean - 0.5 * eps).powi(2);
+                    size += (0.5 * eps).powi(2);
                 }
             }
             let error = (off / size).sqrt();
@@ -58,4 +78,72 @@ fn on_a_gaussian_every_condition_finds_the_map() {
             assert!(error < most, "{condition}, {steps} steps: {error}");
         }
     }
+}
+
+/// The quantile map of noise N(0, 1) to `N(-2, 0.5^2) / 2 + N(2, 0.5^2) / 2`, which in one dimension is the flow map.
+fn quantile(x: f64) -> f64 {
+    let phi = |z: f64| 0.5 * libm::erfc(-z / std::f64::consts::SQRT_2);
+    let mixture = |y: f64| 0.5 * (phi((y + 2.0) / 0.5) + phi((y - 2.0) / 0.5));
+    let (mut low, mut high) = (-10.0, 10.0);
+    for _ in 0..80 {
+        let middle = 0.5 * (low + high);
+        if mixture(middle) < phi(x) { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+#[test]
+fn two_modes_are_told_apart_as_the_quantile_map_does() {
+    for (x, y) in [(0.1, 1.296304), (0.25, 1.574550), (0.5, 1.851096), (1.0, 2.237616), (2.0, 2.845072)] {
+        assert!((quantile(x) - y).abs() < 1e-6 && (quantile(-x) + y).abs() < 1e-6);
+    }
+    let (model, seconds) = trained(&[
+        "batch=1024",
+        "images=1200000",
+        "optimizer.warmup=10000",
+        "optimizer.lr=4e-3",
+        "network.hidden=96",
+        "network.layers=3",
+        "method.sigma_data=1.0",
+        "data.toy={ shape = \"corners\" }",
+    ]);
+    // Away from the jump at 0, which no network follows, and within what noise reaches in a thousand draws.
+    let points: Vec<_> = drawn(&model, 1).into_iter().flatten().filter(|(eps, _)| (0.25..2.5).contains(&eps.abs())).collect();
+    let off = points.iter().map(|(eps, found)| (found - quantile(*eps)).powi(2)).sum::<f64>() / points.len() as f64;
+    println!("{:.3} from the quantile map ({seconds:.1} s)", off.sqrt());
+    assert!(off.sqrt() < 0.15, "{}", off.sqrt());
+}
+
+/// BOOT is the Lagrangian condition from pure noise with a frozen teacher: both draw from each noise the teacher's own point.
+#[test]
+fn from_noise_lsd_finds_the_student_that_boot_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let corners = "data.toy={ shape = \"corners\", offset = 0.6, std = 0.3 }";
+    let small = ["batch=512", "optimizer.warmup=10000", "network.hidden=48", "network.layers=2", "images=800000", corners];
+    let (teacher, _) = trained_as(path, "teacher", "toy-teacher", &small);
+    let named = format!("teacher={}", path.join("teacher.safetensors").display());
+    let short = ["batch=512", "optimizer.warmup=10000", "images=1000000", &named];
+    let (boot, _) = trained_as(path, "boot", "toy-boot", &[&short[..], &["method.solver=heun"]].concat());
+    let preset = path.join("slice.toml");
+    std::fs::write(
+        &preset,
+        "name = \"slice\"\nbatch = 1\nimages = 1\n[method]\nkind = \"flow-map\"\ncondition = \"lsd\"\nsigma_data = 0.7\neta = 0.0\n\
+         warm_start = true\nfrom_noise = true\n[optimizer]\nlr = 1e-3\n",
+    )
+    .unwrap();
+    let (slice, seconds) = trained_as(path, "slice", preset.to_str().unwrap(), &short);
+    let exact = drawn_by(&teacher, Sampler::FlowEuler, 200);
+    let apart = |a: &[[(f64, f64); 2]], b: &[[(f64, f64); 2]]| {
+        let squares = a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a.1 - b.1).powi(2));
+        (squares.sum::<f64>() / (2 * a.len()) as f64).sqrt()
+    };
+    let (boot, slice) = (drawn_by(&boot, Sampler::OneStep, 1), drawn(&slice, 1));
+    // What other noise gives, and what the start gives: the teacher's one Euler step.
+    let (spread, start) = (apart(&exact[1..], &exact[..exact.len() - 1]), apart(&drawn_by(&teacher, Sampler::FlowEuler, 1), &exact));
+    let [to_boot, to_exact, boots] = [apart(&slice, &boot), apart(&slice, &exact), apart(&boot, &exact)];
+    println!("LSD from BOOT {to_boot:.4}, from the teacher {to_exact:.4}, BOOT from the teacher {boots:.4} ({seconds:.1} s)");
+    println!("other noise {spread:.4}, the start {start:.4}");
+    assert!(to_boot < 0.1 * spread && to_exact < 0.1 * spread, "{to_boot} {to_exact} {spread}");
+    assert!(to_boot < 0.25 * start, "{to_boot} {start}");
 }

@@ -235,6 +235,7 @@ presets!(
     "fashion-boot",
     "fashion-boot-demo",
     "fashion-sid",
+    "fashion-flow-map",
     "features-fashion",
     "toy-teacher",
     "toy-boot",

@@ -266,6 +266,11 @@ fn same_config(config: &RunConfig, run: &Path) -> Result<()> {
         return crate::log::write_whole(&path, text.as_bytes());
     }
     let found = std::fs::read_to_string(&path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+    // A key that came later stands at its default there.
+    let found = match toml::from_str::<RunConfig>(&found) {
+        Ok(found) => toml::to_string(&found)?,
+        Err(_) => found,
+    };
     if found != text {
         let differs = found.lines().zip(text.lines()).find(|(a, b)| a != b);
         let (a, b) = differs.unwrap_or(("a shorter or longer file", "the other"));

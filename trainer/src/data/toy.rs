@@ -36,6 +36,16 @@ pub enum Toy {
         #[serde(default = "mixture_std")]
         std: f32,
     },
+    /// Four equal Gaussians at (+-offset, +-offset): two independent coordinates of two modes each, so that the flow map is the
+    /// quantile map of each. No labels.
+    Corners {
+        /// Distance of the modes from each axis.
+        #[serde(default = "corner_offset")]
+        offset: f32,
+        /// Standard deviation of each coordinate within a mode.
+        #[serde(default = "gaussian_std")]
+        std: f32,
+    },
     /// Uniform on the eight squares with even row + column of a 4x4 board on [-1, 1]^2. Each
     /// coordinate is uniform on [-1, 1]: standard deviation 1/sqrt(3).
     Checkerboard {},
@@ -46,6 +56,9 @@ fn gaussian_std() -> f32 {
 }
 fn mixture_radius() -> f32 {
     0.75
+}
+fn corner_offset() -> f32 {
+    2.0
 }
 fn mixture_std() -> f32 {
     0.1
@@ -76,6 +89,9 @@ impl Toy {
                     Component { weight: 1.0 / MODES as f64, mean, std: std.into() }
                 })
                 .collect(),
+            Toy::Corners { offset, std } => [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
+                .map(|side| Component { weight: 0.25, mean: side.map(|s| s * f64::from(offset)), std: std.into() })
+                .to_vec(),
             Toy::Checkerboard {} => vec![],
         }
     }
@@ -109,7 +125,7 @@ impl Points {
             }
         }
         let stream = STREAM + if split == Split::Test { 2 } else { 0 };
-        let modes = if components.len() > 1 { components.len() } else { 0 };
+        let modes = if matches!(toy, Toy::Mixture { .. }) { components.len() } else { 0 };
         Ok(Points { toy, components, count, seed, stream, classes: (0..modes).map(|k| format!("mode {k}")).collect() })
     }
 
@@ -156,7 +172,7 @@ impl Dataset for Points {
     }
     fn label(&self, i: usize) -> u32 {
         assert!(i < self.count, "point {i} of {}", self.count);
-        self.component(i) as u32
+        if self.classes.is_empty() { 0 } else { self.component(i) as u32 }
     }
 }
 
@@ -210,6 +226,19 @@ mod tests {
                 assert!((mean - expected).abs() < 0.01 && (std - 0.1).abs() < 0.005, "{k}: {mean} {std}");
             }
         }
+    }
+
+    #[test]
+    fn corners_are_two_independent_mixtures() {
+        let (set, points) = draw(Toy::Corners { offset: 2.0, std: 0.5 });
+        assert!(set.classes().is_empty() && set.label(7) == 0);
+        for axis in 0..2 {
+            // Two modes at +-2: standard deviation sqrt(4 + 0.25).
+            let (mean, std) = moments(&points, axis);
+            assert!(mean.abs() < 0.05 && (std - 4.25f64.sqrt()).abs() < 0.02, "{mean} {std}");
+        }
+        let together = points.iter().filter(|p| p[0] > 0.0 && p[1] > 0.0).count();
+        assert!(together.abs_diff(N / 4) < 400, "{together}");
     }
 
     #[test]

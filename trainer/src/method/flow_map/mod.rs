@@ -21,12 +21,12 @@ mod residual_tests;
 pub mod times;
 pub mod weight;
 
-use super::{EdmTeacher, Loss, Method, NetSpec, Pass, class_names, edm_teacher, noise, real, tensor, uniform};
-use super::{extend, per_image, with_second_time};
+use super::{EdmTeacher, Loss, Method, NetSpec, Pass, class_names, classes, edm_teacher, extend, noise, per_image, real, tensor};
+use super::{uniform, with_second_time};
 use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Context, Result, bail};
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use field::{Derivative, NetField, Teacher};
 use limbeck_shared::bundle::{Bundle, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
 use limbeck_shared::cpu::conv::half::Parts;
@@ -76,6 +76,9 @@ pub struct FlowMapConfig {
     /// Weight of the teacher's guidance; 1: none.
     #[serde(default = "one")]
     pub guidance: f64,
+    /// Only jumps from pure noise (s = 0), which no image is needed for: with LSD and a teacher the student that BOOT finds.
+    #[serde(default)]
+    pub from_noise: bool,
 }
 
 fn eta() -> f64 {
@@ -167,6 +170,23 @@ impl FlowMap {
         if self.config.widen == 0 { 1.0 } else { (image as f64 / self.config.widen as f64).clamp(0.01, 1.0) }
     }
 
+    /// Rows of the class table that name a class.
+    fn named(&self) -> usize {
+        self.exec.graph().classes.saturating_sub(usize::from(self.null_label.is_some()))
+    }
+
+    /// The numbers of steps that training covers.
+    fn sampler(&self) -> SamplerSpec {
+        let (steps, default_steps) = match self.config.condition {
+            _ if self.config.from_noise => (vec![1], 1),
+            Condition::Consistency => (vec![1], 1),
+            Condition::Progressive => (vec![self.config.grid as usize], self.config.grid as usize),
+            Condition::Shortcut => ((0..=self.config.grid.ilog2()).map(|k| 1 << k).collect(), (self.config.grid as usize).min(4)),
+            _ => (vec![1, 2, 4, 8, 16], 4),
+        };
+        SamplerSpec { sampler: Sampler::FlowMap, steps, default_steps }
+    }
+
     fn field<'a>(&self, pass: &'a Pass<'_>, spec: &'a limbeck_shared::denoiser::ModelSpec, labels: &'a [u32]) -> NetField<'a> {
         NetField { net: &pass.nets[0], spec, derivative: self.config.derivative, labels }
     }
@@ -191,6 +211,9 @@ fn check(c: &FlowMapConfig, teacher: bool, precision: Precision) -> Result<()> {
     }
     if !frozen && c.condition == Condition::Progressive {
         bail!("`method.condition`: found progressive without a teacher to distill, expected one (--teacher FILE)");
+    }
+    if c.from_noise && (!frozen || c.eta != 0.0 || !matches!(c.condition, Condition::Lsd | Condition::PsdU | Condition::PsdM)) {
+        bail!("`method.from_noise`: found {:?} with eta {}, expected lsd or psd, a teacher to distill, and eta 0", c.condition, c.eta);
     }
     if c.derivative == Derivative::Difference && precision == Precision::Bf16(Parts::One) {
         bail!(
@@ -266,16 +289,24 @@ impl Method for FlowMap {
     }
 
     fn needs_data(&self) -> bool {
-        true
+        !self.config.from_noise
     }
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let (shape, sigma_data) = (self.exec.graph().input_shape(), self.config.sigma_data);
         let spec = self.meta(pass.data)?.spec();
-        let real = real(pass, shape, usize::MAX)?;
-        let n = real.labels.len();
-        let labels = if self.exec.graph().classes > 0 { real.labels } else { vec![] };
-        let x1 = tensor(real.x, n, shape)?;
+        let n = (pass.images.end - pass.images.start) as usize;
+        let table = self.exec.graph().classes;
+        let (x1, labels) = if self.config.from_noise {
+            // At s = 0 no data are in x, and no condition without a diagonal reads the sample's velocity.
+            (
+                Tensor::zeros((n, shape[0], shape[1], shape[2]), DType::F32, device())?,
+                classes(pass.seed, &pass.images, Stream::Label, self.named()),
+            )
+        } else {
+            let real = real(pass, shape, usize::MAX)?;
+            (tensor(real.x, n, shape)?, if table > 0 { real.labels } else { vec![] })
+        };
         let x0 = (tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)? * sigma_data)?;
         let [a, b, c] = [Stream::Time, Stream::Other(20), Stream::Other(21)].map(|s| uniform(pass.seed, &pass.images, s));
         let (diagonal, off) = self.split(pass);
@@ -308,7 +339,10 @@ impl Method for FlowMap {
         if !off.is_empty() {
             let (abc, labels) = ([pick(&a, &off), pick(&b, &off), pick(&c, &off)], own(&off));
             let widest = |i: usize| self.widest(pass.images.start + u64::from(off[i]));
-            let Times { s, t, gamma } = times::draw(self.config.condition, self.config.grid, [&abc[0], &abc[1], &abc[2]], widest);
+            let Times { mut s, t, gamma } = times::draw(self.config.condition, self.config.grid, [&abc[0], &abc[1], &abc[2]], widest);
+            if self.config.from_noise {
+                s.fill(0.0);
+            }
             let (x, velocity) = between(&off, &s)?;
             let b = |s: &[f64], t: &[f64], x: &Tensor| match &self.teacher {
                 Some(teacher) => teacher.velocity(sigma_data, s, t, x, &labels),
@@ -336,7 +370,7 @@ impl Method for FlowMap {
             init_time: None,
             second_time: true,
             guidance_input: false,
-            samplers: vec![SamplerSpec { sampler: Sampler::FlowMap, steps: vec![1, 2, 4, 8, 16], default_steps: 4 }],
+            samplers: vec![self.sampler()],
             classes: class_names(data, self.exec.graph().classes, self.null_label.is_some())?,
             null_label: self.null_label,
             guidance: None,

@@ -211,3 +211,22 @@ fn progressive_distillation_joins_two_steps_of_the_teacher() {
     close(found, (map(0.25, 0.5, 0.8) - end) / 0.25, 1e-5);
     assert!(residual(Condition::Progressive, Stop::Published, &Exact, None, &point).is_err());
 }
+
+/// C1.2: even the exact velocity leaves `d sigma_0^2 c^2 / V_t` on the diagonal, 0.8 at t = 1/2 and `pi sigma_0 c / 2` on average.
+#[test]
+fn the_diagonals_minimum_is_the_samples_variance() {
+    let n = 200_000;
+    let images = 0..n as u64;
+    let (x0, z) = (noise(1, &images, [1, 1, 1], Stream::Noise), noise(2, &images, [1, 1, 1], Stream::Noise));
+    let mean_at = |t: &dyn Fn(usize) -> f64| {
+        let square = |i: usize| {
+            let (x0, x1) = (f64::from(x0[i]), MU + C * f64::from(z[i]));
+            let x = (1.0 - t(i)) * x0 + t(i) * x1;
+            (velocity(t(i), x) - (x1 - x0)).powi(2)
+        };
+        (0..n).map(square).sum::<f64>() / n as f64
+    };
+    let uniform = uniform(3, &images, Stream::Time);
+    close(mean_at(&|_| 0.5), 0.8, 0.012);
+    close(mean_at(&|i| uniform[i]), std::f64::consts::PI * C / 2.0, 0.012);
+}
