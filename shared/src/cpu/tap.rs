@@ -39,51 +39,59 @@ dispatch! {
 
 #[inline(always)]
 fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: usize, out: &mut [f32], ld: usize) {
-    // Accumulators and operands of a tile fill the register file: 8 x 2 vectors of 32 registers, 8 x 1 of 16.
-    if S::MANY_REGISTERS {
-        product_tiles::<S, 2>(m, w, offsets, x, len, out, ld)
-    } else {
-        product_tiles::<S, 1>(m, w, offsets, x, len, out, ld)
+    let k = offsets.len();
+    let blocks = m.div_ceil(MR);
+    let reach = len.next_multiple_of(S::LANES);
+    assert!(w.len() >= packed_len(m, k) && reach <= ld && out.len() >= blocks * MR * ld);
+    assert!(offsets.iter().all(|&o| o as usize + reach <= x.len()));
+    // Accumulators and operands of a tile fill the register file: 8 x 3 vectors of 32 registers, 8 x 1 of 16.
+    let most = if S::MANY_REGISTERS { 3 } else { 1 };
+    for block in 0..blocks {
+        let (w, out) = (&w[block * k * MR..], &mut out[block * MR * ld..]);
+        let mut p = 0;
+        while p < reach {
+            let columns = most.min((reach - p) / S::LANES);
+            // SAFETY: offsets, weights and output rows were checked above against the furthest pixel read or written.
+            unsafe {
+                match columns {
+                    3 => tile::<S, 3>(w, offsets, x, p, out, ld),
+                    2 => tile::<S, 2>(w, offsets, x, p, out, ld),
+                    _ => tile::<S, 1>(w, offsets, x, p, out, ld),
+                }
+            }
+            p += columns * S::LANES;
+        }
     }
 }
 
+/// [`MR`] channels by `COLUMNS` vectors of pixels from `p` on.
+///
+/// # Safety
+/// Every offset plus `p` and every output row's `p` have that many pixels after them; `w` has [`MR`] weights for each offset.
 #[inline(always)]
-fn product_tiles<S: Simd, const COLS: usize>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: usize, out: &mut [f32], ld: usize) {
-    let k = offsets.len();
-    let blocks = m.div_ceil(MR);
-    let step = COLS * S::LANES;
-    let reach = len.next_multiple_of(step);
-    assert!(w.len() >= packed_len(m, k) && reach <= ld && out.len() >= blocks * MR * ld);
-    assert!(offsets.iter().all(|&o| o as usize + reach <= x.len()));
-    let (xp, wp, op) = (x.as_ptr(), w.as_ptr(), out.as_mut_ptr());
-    for block in 0..blocks {
-        // SAFETY: offsets, weights and output rows were checked above against the furthest pixel read or written.
-        unsafe {
-            let wp = wp.add(block * k * MR);
-            let op = op.add(block * MR * ld);
-            let mut p = 0;
-            while p < len {
-                let mut acc = [[S::splat(0.0); COLS]; MR];
-                for kk in 0..k {
-                    let src = xp.add(*offsets.get_unchecked(kk) as usize + p);
-                    let mut v = [S::splat(0.0); COLS];
-                    for c in 0..COLS {
-                        v[c] = S::load(src.add(c * S::LANES));
-                    }
-                    let row = wp.add(kk * MR);
-                    for i in 0..MR {
-                        let s = S::splat(*row.add(i));
-                        for c in 0..COLS {
-                            acc[i][c] = S::fma(s, v[c], acc[i][c]);
-                        }
-                    }
+unsafe fn tile<S: Simd, const COLUMNS: usize>(w: &[f32], offsets: &[u32], x: &[f32], p: usize, out: &mut [f32], ld: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (xp, mut row) = (x.as_ptr().add(p), w.as_ptr());
+        let mut acc = [[S::splat(0.0); COLUMNS]; MR];
+        for &offset in offsets {
+            let src = xp.add(offset as usize);
+            let mut v = [S::splat(0.0); COLUMNS];
+            for c in 0..COLUMNS {
+                v[c] = S::load(src.add(c * S::LANES));
+            }
+            for i in 0..MR {
+                let s = S::splat(*row.add(i));
+                for c in 0..COLUMNS {
+                    acc[i][c] = S::fma(s, v[c], acc[i][c]);
                 }
-                for i in 0..MR {
-                    for c in 0..COLS {
-                        S::store(op.add(i * ld + p + c * S::LANES), acc[i][c]);
-                    }
-                }
-                p += step;
+            }
+            row = row.add(MR);
+        }
+        let to = out.as_mut_ptr().add(p);
+        for i in 0..MR {
+            for c in 0..COLUMNS {
+                S::store(to.add(i * ld + c * S::LANES), acc[i][c]);
             }
         }
     }
