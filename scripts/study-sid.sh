@@ -3,6 +3,7 @@
 #
 # Trains every arm from the shipped teacher, exports and evaluates it; what is done already is not done again. Needs the
 # Fashion-MNIST files for the evaluation and for the adversarial arms only. Rows go to the screen and to runs/study-sid/table.txt.
+# The four-step arm's snapshots give docs/sid-images.svg, fd against images seen.
 #   scripts/study-sid.sh [IMAGES] [SAMPLES]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -52,3 +53,24 @@ arm real-all "1" method.steps=1 method.alpha=1.0 "$real}" 'data={kind="fashion-m
 } >"$out/table.txt"
 rm -f "$out/rows.tmp"
 cat "$out/table.txt"
+
+begin "fd against images seen"
+# figure MODEL STEPS: its fd
+figure() {
+    local figures=${1%.safetensors}-$2.json
+    [ -s "$figures" ] || { "$limbeck" eval --model "$1" --steps "$2" --count "$samples" >"$figures.tmp" && mv "$figures.tmp" "$figures"; }
+    node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1]))[0].fd)' "$figures"
+}
+curves=()
+for k in 1 2 4; do
+    line=
+    for model in "$out"/four-steps/model-*.safetensors; do
+        seen=$(basename "$model" .safetensors)
+        line+=,$((10#${seen#model-})):$(figure "$model" "$k")
+    done
+    curves+=("$k step$([ "$k" = 1 ] || echo s)=${line#,}")
+done
+teacher=$("$limbeck" info --json models/fashion-teacher.safetensors | node -e '
+    const { evaluation } = JSON.parse(require("fs").readFileSync(0)).training;
+    console.log(evaluation["heun-18"].fd);')
+node scripts/curve.mjs docs/sid-images.svg "images seen (noises drawn)" "fd" "${curves[@]}" --level "teacher, 35 calls=$teacher"
