@@ -67,7 +67,7 @@ fn outputs_and_gradients_match() {
         let exec = Exec::new(g.graph.clone()).unwrap();
         let (theta, x, target) = (g.flat("model"), g.get("in.x"), g.get("in.target"));
         let (times, labels) = (g.get("in.t"), g.labels());
-        let cond = Cond { times: &times, labels: &labels };
+        let cond = Cond { times: &times, labels: &labels, dropout: None };
         let (y, tape) = exec.forward(&theta, &x, 2, cond, Keep::ForAll).unwrap();
         let error = relative(&y, &g.get("out.y"));
         assert!(error < 1e-4, "{name}: output off by {error:e}");

@@ -121,7 +121,7 @@ fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only
     let mut x = vec![0f32; batch * len];
     rng::normals(0, Stream::Noise, 0, &mut x);
     let exec = Exec::with_precision(graph, precision.resolve())?;
-    let cond = Cond { times: &times, labels: &labels };
+    let cond = Cond { times: &times, labels: &labels, dropout: None };
     let mut out = vec![0f32; batch * exec.graph().output_shape().iter().product::<usize>()];
     if forward_only {
         return time(repeat, || Ok(exec.infer(&theta, &x, batch, cond, &mut out, None)?));

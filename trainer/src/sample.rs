@@ -26,7 +26,7 @@ impl Net for CpuNet {
     }
     fn eval(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> limbeck_shared::Result<()> {
         let labels = if self.exec.graph().classes == 0 { &[] } else { labels };
-        self.exec.infer(&self.theta, x, n, Cond { times: &times.repeat(n), labels }, out, None)
+        self.exec.infer(&self.theta, x, n, Cond { times: &times.repeat(n), labels, dropout: None }, out, None)
     }
 }
 

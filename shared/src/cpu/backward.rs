@@ -5,7 +5,9 @@ use super::matmul::{Mat, matmul};
 use super::norm::{self, Affine};
 use super::pack::{Direction, Packed};
 use super::plan::{self, Backward};
-use super::{Chunk, Exec, Keep, Precision, Scratch, Tape, attention, conv, deal::deal, for_each_lane, from_chunk, threads, to_chunk};
+use super::{
+    Chunk, Exec, Keep, Precision, Scratch, Tape, attention, conv, deal::deal, dropout, for_each_lane, from_chunk, threads, to_chunk,
+};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use std::sync::atomic::Ordering;
@@ -235,6 +237,14 @@ impl Exec {
                     if let Some(dx) = dx(0) {
                         let map = BlockMap { n, channels: c, h: h / block, w: w / block, block: *block };
                         map.for_each(|deep, flat| put(&mut dx[deep], dy[flat], add(0)));
+                    }
+                }
+                Op::Dropout { rate } => {
+                    if let Some(dx) = dx(0) {
+                        match &tape.dropout {
+                            Some((seed, images)) => dropout::apply(*rate, *seed, id, &images[first..first + n], c, dy, dx, add(0)),
+                            None => pass(dy, dx, add(0)),
+                        }
                     }
                 }
                 Op::MeanPool => {

@@ -5,7 +5,7 @@ use super::matmul::{Mat, matmul};
 use super::norm::{Affine, Norm};
 use super::pack::{Direction, Packed};
 use super::plan::Layout;
-use super::{Chunk, Cond, Exec, Precision, Scratch, attention, norm, to_chunk};
+use super::{Chunk, Cond, Exec, Precision, Scratch, attention, dropout, norm, to_chunk};
 use crate::graph::{Graph, Node, Op, TimeFeatures};
 
 /// A chunk's arena: values by node. Nodes live at once lie apart by construction of the layout ([`super::plan`]).
@@ -198,6 +198,10 @@ impl Exec {
                     let map = BlockMap { n, channels: c, h: h / block, w: w / block, block: *block };
                     map.for_each(|deep, flat| y[flat] = input(0)[deep]);
                 }
+                Op::Dropout { rate } => match cond.dropout {
+                    Some(d) => dropout::apply(*rate, d.seed, id, &d.images[first..first + n], c, input(0), y, false),
+                    None => y.copy_from_slice(input(0)),
+                },
                 Op::MeanPool => {
                     let area = input(0).len() / y.len();
                     y.iter_mut().zip(input(0).chunks_exact(area)).for_each(|(y, m)| *y = m.iter().sum::<f32>() / area as f32);

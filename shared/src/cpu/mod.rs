@@ -10,6 +10,7 @@ mod backward;
 pub mod conv;
 mod correlate;
 mod deal;
+mod dropout;
 mod forward;
 pub mod matmul;
 pub mod norm;
@@ -54,6 +55,17 @@ pub struct Cond<'a> {
     pub times: &'a [f32],
     /// `[n]` rows of the label table; empty if the network has none.
     pub labels: &'a [u32],
+    /// Dropout, for networks that have it; none: values pass.
+    pub dropout: Option<Dropout<'a>>,
+}
+
+/// What decides which values are dropped: the same for an image in any batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout<'a> {
+    /// Key of the random numbers.
+    pub seed: u64,
+    /// `[n]`: each image's number.
+    pub images: &'a [u64],
 }
 
 /// A network ready to run: its graph, plans and reusable buffers. Parameters are given at each call.
@@ -123,6 +135,7 @@ pub struct Tape {
     chunks: Vec<Chunk>,
     times: Vec<f32>,
     labels: Vec<u32>,
+    dropout: Option<(u64, Vec<u64>)>,
     pool: Arc<Pool>,
 }
 
@@ -244,6 +257,7 @@ impl Exec {
             ("image values", x.len(), n * g.input_shape().iter().product::<usize>()),
             ("time inputs", cond.times.len(), n * g.times),
             ("labels", cond.labels.len(), if g.classes > 0 { n } else { 0 }),
+            ("image numbers of dropout", cond.dropout.map_or(n, |d| d.images.len()), n),
         ];
         for (what, found, expected) in lens {
             if found != expected {
@@ -343,7 +357,8 @@ impl Exec {
                 }
             },
         );
-        Ok(Tape { keep, chunks, times: cond.times.to_vec(), labels: cond.labels.to_vec(), pool: self.pool.clone() })
+        let dropout = cond.dropout.map(|d| (d.seed, d.images.to_vec()));
+        Ok(Tape { keep, chunks, times: cond.times.to_vec(), labels: cond.labels.to_vec(), dropout, pool: self.pool.clone() })
     }
 }
 
@@ -407,13 +422,13 @@ impl Net {
     /// # Errors
     /// As [`Exec::forward`].
     pub fn forward(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
-        self.exec.infer(&self.theta, x, n, Cond { times, labels }, out, None)
+        self.exec.infer(&self.theta, x, n, Cond { times, labels, dropout: None }, out, None)
     }
     /// Output and features (of graphs that have them).
     ///
     /// # Errors
     /// As [`Exec::forward`].
     pub fn forward_features(&self, x: &[f32], n: usize, out: &mut [f32], features: &mut [f32]) -> Result<()> {
-        self.exec.infer(&self.theta, x, n, Cond { times: &[], labels: &[] }, out, Some(features))
+        self.exec.infer(&self.theta, x, n, Cond { times: &[], labels: &[], dropout: None }, out, Some(features))
     }
 }

@@ -46,6 +46,7 @@ impl Planner<'_> {
             Op::Add => (Mode::Add, 0),
             Op::Concat => (Mode::Concat, 0),
             Op::Upsample2x => (Mode::Upsample, 2),
+            Op::Dropout { .. } => (Mode::SpaceToDepth, 1),
             Op::SpaceToDepth { block } => (Mode::SpaceToDepth, block),
             Op::DepthToSpace { block } => (Mode::DepthToSpace, block),
             Op::MeanPool => (Mode::Mean, 0),

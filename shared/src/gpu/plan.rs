@@ -155,7 +155,7 @@ impl Planner<'_> {
             // A vector's SiLU is left to its readers; `plain` computes it for those that are not linear layers.
             Op::Silu if node.shape[1] * node.shape[2] == 1 => {}
             Op::Silu | Op::DivideByTime { .. } | Op::MeanPool => self.map(i),
-            Op::SpaceToDepth { .. } | Op::DepthToSpace { .. } => self.map(i),
+            Op::Dropout { .. } | Op::SpaceToDepth { .. } | Op::DepthToSpace { .. } => self.map(i),
         }
         Ok(())
     }

@@ -104,6 +104,17 @@ impl NetworkConfig {
             NetworkConfig::Classifier(c) => classifier::build(c),
         }
     }
+
+    /// As [`NetworkConfig::build`] with the dropout that training may ask for; the parameters are the same.
+    ///
+    /// # Errors
+    /// As [`NetworkConfig::build`].
+    pub fn build_training(&self) -> Result<Graph> {
+        match self {
+            NetworkConfig::Unet(c) => unet::build_training(c),
+            _ => self.build(),
+        }
+    }
 }
 
 /// A network: nodes in an order in which each only reads earlier ones.
@@ -178,7 +189,7 @@ impl Graph {
         let bad = |found: String, expected: &str| Err(Error::Config { key: op.name().into(), found, expected: expected.into() });
         let arity = match op {
             Op::Input | Op::TimeEmbed { .. } | Op::LabelEmbed { .. } => 0,
-            Op::Linear { .. } | Op::Silu | Op::Upsample2x | Op::MeanPool | Op::DivideByTime { .. } => 1,
+            Op::Linear { .. } | Op::Silu | Op::Upsample2x | Op::MeanPool | Op::Dropout { .. } | Op::DivideByTime { .. } => 1,
             Op::SpaceToDepth { .. } | Op::DepthToSpace { .. } => 1,
             Op::Add | Op::Concat => 2,
             Op::GroupNorm { scale_shift, .. } => 1 + usize::from(*scale_shift),
@@ -198,7 +209,7 @@ impl Graph {
                 }
                 [*out, 1, 1]
             }
-            Op::Silu | Op::DivideByTime { .. } => s(0),
+            Op::Silu | Op::Dropout { .. } | Op::DivideByTime { .. } => s(0),
             Op::Add => {
                 if s(0) != s(1) {
                     return bad(format!("{:?} and {:?}", s(0), s(1)), "two equal shapes");

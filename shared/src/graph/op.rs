@@ -109,6 +109,12 @@ pub enum Op {
     },
     /// Mean over the pixels: `[c, h, w]` to `[c, 1, 1]`.
     MeanPool,
+    /// In a call that asks for dropout each value is zero with probability `rate` and divided by `1 - rate` otherwise; in any other
+    /// call the value itself. Graphs for drawing have none.
+    Dropout {
+        /// From 0 to below 1.
+        rate: f64,
+    },
     /// Every element divided by time input `slot` (diffusers' Fourier-time networks end so).
     DivideByTime {
         /// Which of the call's time inputs.
@@ -134,6 +140,7 @@ impl Op {
             Op::SpaceToDepth { .. } => "space_to_depth",
             Op::DepthToSpace { .. } => "depth_to_space",
             Op::MeanPool => "mean_pool",
+            Op::Dropout { .. } => "dropout",
             Op::DivideByTime { .. } => "divide_by_time",
         }
     }

@@ -54,6 +54,9 @@ pub struct UnetConfig {
     /// Rows of the class table.
     #[serde(default)]
     pub num_class_embeds: Option<usize>,
+    /// Dropout between the two halves of every residual block, in training alone.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropout: f64,
     /// Attention in the middle block.
     #[serde(default = "yes")]
     pub add_attention: bool,
@@ -97,6 +100,9 @@ fn positional() -> String {
 }
 fn is_one(n: &usize) -> bool {
     *n == 1
+}
+fn is_zero(v: &f64) -> bool {
+    *v == 0.0
 }
 fn is_false(b: &bool) -> bool {
     !*b
@@ -157,6 +163,9 @@ fn check(c: &UnetConfig) -> Result<()> {
     if !c.block_out_channels[0].is_multiple_of(2) {
         return Err(Error::config("block_out_channels", c.block_out_channels[0], "an even number at the first level"));
     }
+    if !(0.0..1.0).contains(&c.dropout) {
+        return Err(Error::config("dropout", c.dropout, "a probability below 1"));
+    }
     if c.downsample_padding > 1 {
         return Err(Error::config("downsample_padding", c.downsample_padding, "0 or 1"));
     }
@@ -171,13 +180,26 @@ fn check(c: &UnetConfig) -> Result<()> {
 /// # Errors
 /// [`Error::Config`] names the key whose value this network does not have.
 pub fn build(c: &UnetConfig) -> Result<Graph> {
+    with_dropout(c, 0.0)
+}
+
+/// As [`build`] with the dropout of the configuration.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_training(c: &UnetConfig) -> Result<Graph> {
+    with_dropout(c, c.dropout)
+}
+
+fn with_dropout(c: &UnetConfig, dropout: f64) -> Result<Graph> {
     check(c)?;
-    let b = Builder { g: Graph::new([c.in_channels, c.sample_size, c.sample_size]), c, emb: 0 };
+    let b = Builder { g: Graph::new([c.in_channels, c.sample_size, c.sample_size]), c, emb: 0, dropout };
     b.unet()
 }
 
 struct Builder<'a> {
     g: Graph,
+    dropout: f64,
     c: &'a UnetConfig,
     /// SiLU of the time (and class) embedding: what every residual block projects.
     emb: NodeId,
@@ -350,6 +372,7 @@ impl Builder<'_> {
         let time = self.linear(&format!("{name}.time_emb_proj"), self.emb, emb_dim, time_out, Init::FanIn(emb_dim))?;
         let h = self.conv(&format!("{name}.conv1"), h, out, 3, 1, [1, 1], (!scale_shift).then_some(time), None)?;
         let h = self.norm(&format!("{name}.norm2"), h, scale_shift.then_some(time), true)?;
+        let h = if self.dropout > 0.0 { self.g.add(Op::Dropout { rate: self.dropout }, &[h], &[])? } else { h };
         let residual = if channels == out { x } else { self.conv(&format!("{name}.conv_shortcut"), x, out, 1, 1, [0, 0], None, None)? };
         self.conv(&format!("{name}.conv2"), h, out, 3, 1, [1, 1], None, Some(residual))
     }

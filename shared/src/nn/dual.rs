@@ -202,7 +202,9 @@ impl Moving<'_> {
                 };
                 Ok(Dual { value, tangent })
             }
-            Op::Upsample2x | Op::SpaceToDepth { .. } | Op::DepthToSpace { .. } | Op::MeanPool => x[0].linear(|t| call.node(node, &[t])),
+            Op::Dropout { .. } | Op::Upsample2x | Op::SpaceToDepth { .. } | Op::DepthToSpace { .. } | Op::MeanPool => {
+                x[0].linear(|t| call.node(node, &[t]))
+            }
             Op::DivideByTime { slot } => {
                 // d (x / t) = dx / t - (x / t) t' / t
                 let y = x[0].linear(|t| call.node(node, &[t]))?;

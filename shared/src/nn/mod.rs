@@ -10,9 +10,9 @@ pub mod conv;
 pub mod dual;
 pub mod stock;
 
-use crate::cpu::{Cond, Exec, Keep, Tape};
+use crate::cpu::{Cond, Dropout, Exec, Keep, Tape};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Op};
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Shape, Tensor, Var};
 use std::sync::{Arc, Mutex};
 
@@ -81,6 +81,18 @@ impl Network {
     /// # Errors
     /// [`Error::Call`] if an argument does not fit the network.
     pub fn forward(&self, x: &Tensor, times: &[f32], labels: &[u32]) -> Result<Tensor> {
+        self.call(x, times, labels, None)
+    }
+
+    /// As [`Network::forward`], values dropped as the graph says ([`crate::graph::NetworkConfig::build_training`]). On the CPU.
+    ///
+    /// # Errors
+    /// As [`Network::forward`]; on another device, if the graph drops any.
+    pub fn forward_dropping(&self, x: &Tensor, times: &[f32], labels: &[u32], dropout: Dropout<'_>) -> Result<Tensor> {
+        self.call(x, times, labels, Some(dropout))
+    }
+
+    fn call(&self, x: &Tensor, times: &[f32], labels: &[u32], dropout: Option<Dropout<'_>>) -> Result<Tensor> {
         let [c, h, w] = self.graph().input_shape();
         let n = match *x.dims() {
             [n, channels] if [channels, 1, 1] == [c, h, w] => n,
@@ -88,6 +100,9 @@ impl Network {
             ref dims => return Err(Error::call("image", format!("{dims:?}"), format!("[n, {c}, {h}, {w}]"))),
         };
         if !self.theta.device().is_cpu() {
+            if dropout.is_some() && self.graph().nodes.iter().any(|node| matches!(node.op, Op::Dropout { .. })) {
+                return Err(Error::call("dropout", "a network that drops values on another device", "one on the CPU, or a rate of 0"));
+            }
             return self.composed(x, times, labels);
         }
         let keep = match (self.theta.track_op(), x.track_op()) {
@@ -95,7 +110,9 @@ impl Network {
             (false, true) => Keep::ForInput,
             (false, false) => Keep::Nothing,
         };
-        let op = NetworkOp { exec: self.exec.clone(), times: times.to_vec(), labels: labels.to_vec(), n, keep, tape: Mutex::new(None) };
+        let dropout = dropout.map(|d| (d.seed, d.images.to_vec()));
+        let (exec, times, labels) = (self.exec.clone(), times.to_vec(), labels.to_vec());
+        let op = NetworkOp { exec, times, labels, dropout, n, keep, tape: Mutex::new(None) };
         let x = x.contiguous().map_err(candle)?;
         let y = if keep == Keep::Nothing { x.apply_op2_no_bwd(&self.theta, &op) } else { x.apply_op2(&self.theta, op) };
         y.map_err(candle)
@@ -147,6 +164,7 @@ struct NetworkOp {
     exec: Arc<Exec>,
     times: Vec<f32>,
     labels: Vec<u32>,
+    dropout: Option<(u64, Vec<u64>)>,
     n: usize,
     keep: Keep,
     tape: Mutex<Option<Tape>>,
@@ -164,7 +182,8 @@ impl CustomOp2 for NetworkOp {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (x, theta) = (values(s1, l1)?, values(s2, l2)?);
-        let cond = Cond { times: &self.times, labels: &self.labels };
+        let dropout = self.dropout.as_ref().map(|(seed, images)| Dropout { seed: *seed, images });
+        let cond = Cond { times: &self.times, labels: &self.labels, dropout };
         let (y, tape) = self.exec.forward(theta, x, self.n, cond, self.keep).map_err(candle_core::Error::wrap)?;
         if self.keep != Keep::Nothing {
             *self.tape.lock().map_err(|_| candle_core::Error::msg("a forward pass panicked"))? = Some(tape);

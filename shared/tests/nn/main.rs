@@ -2,6 +2,7 @@
 //! against candle's own operations.
 #![cfg(feature = "candle")]
 
+mod dropout;
 mod dual;
 mod golden;
 mod isa;
@@ -45,7 +46,7 @@ impl Call {
         }
     }
     fn cond(&self) -> Cond<'_> {
-        Cond { times: &self.times, labels: &self.labels }
+        Cond { times: &self.times, labels: &self.labels, dropout: None }
     }
     fn x_shape(&self, graph: &Graph) -> (usize, usize, usize, usize) {
         let [c, h, w] = graph.input_shape();

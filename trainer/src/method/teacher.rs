@@ -11,7 +11,7 @@ use super::{Loss, Method, NetSpec, Pass, class_names, log_normal, noise, per_ima
 use crate::data::Dataset;
 use anyhow::{Result, bail};
 use limbeck_shared::bundle::{GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
-use limbeck_shared::cpu::{Exec, Precision};
+use limbeck_shared::cpu::{Dropout, Exec, Precision};
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::program::Sampler;
@@ -67,7 +67,7 @@ impl Teacher {
         if !(0.0..1.0).contains(&config.label_dropout) {
             bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
         }
-        let graph = network.build()?;
+        let graph = network.build_training()?;
         if config.label_dropout > 0.0 && graph.classes < 2 {
             bail!(
                 "`method.label_dropout`: found {} for {} classes, expected 0 for an unconditional network",
@@ -119,7 +119,9 @@ impl Method for Teacher {
         let skipped = x.broadcast_mul(&per_image(adapters.iter().map(|a| a.c_skip))?)?;
         let target = (x0 - skipped)?.broadcast_mul(&per_image(adapters.iter().map(|a| 1.0 / a.c_out))?)?;
         let times: Vec<f32> = sigma.iter().map(|s| (s.ln() / 4.0) as f32).collect();
-        let value = (pass.nets[0].forward(&input, &times, &labels)? - target)?.sqr()?.mean_all()?;
+        let images: Vec<u64> = pass.images.clone().collect();
+        let f = pass.nets[0].forward_dropping(&input, &times, &labels, Dropout { seed: pass.seed, images: &images })?;
+        let value = (f - target)?.sqr()?.mean_all()?;
         Ok(Loss { nets: vec![0], value, terms: vec![] })
     }
 

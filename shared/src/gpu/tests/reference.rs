@@ -95,6 +95,7 @@ pub fn forward(graph: &Graph, theta: &[f32], x: &[f32], times: &[f32], label: us
                 let cells = (0..c).flat_map(|c| (0..oh).flat_map(move |y| (0..ow).map(move |x| (c, y, x))));
                 cells.map(|(c, y, x)| at(c, y, x)).map(|(c, y, x)| input(0)[(c * h + y) * w + x]).collect()
             }
+            Op::Dropout { .. } => input(0).to_vec(),
             Op::MeanPool => input(0).chunks(input(0).len() / node.shape[0]).map(|c| c.iter().sum::<f64>() / c.len() as f64).collect(),
             Op::DivideByTime { slot } => input(0).iter().map(|v| v / f64::from(times[*slot])).collect(),
         };

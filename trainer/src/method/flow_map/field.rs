@@ -6,7 +6,7 @@ use crate::method::per_image;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::Bundle;
-use limbeck_shared::cpu::{Exec, Precision};
+use limbeck_shared::cpu::{Dropout, Exec, Precision};
 use limbeck_shared::denoiser::{Adapter, EDM_SIGMA_MAX, EDM_SIGMA_MIN, ModelSpec, Parameterization};
 use limbeck_shared::denoiser::{adapter, edm_velocity, time_inputs};
 use limbeck_shared::nn::Network;
@@ -65,9 +65,21 @@ impl NetField<'_> {
         Ok(pairs.concat())
     }
 
-    fn call(&self, net: &Network, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
+    /// The velocity on the diagonal with dropout.
+    ///
+    /// # Errors
+    /// From the network.
+    pub fn dropping(&self, t: &[f64], x: &Tensor, dropout: Dropout<'_>) -> Result<Tensor> {
+        self.call(self.net, t, t, x, Some(dropout))
+    }
+
+    fn call(&self, net: &Network, s: &[f64], t: &[f64], x: &Tensor, dropout: Option<Dropout<'_>>) -> Result<Tensor> {
         let of = |pick: fn(&Adapter) -> f64| per_image(s.iter().map(|&s| pick(&precondition(self.spec, s).0)));
-        let y = net.forward(&x.broadcast_mul(&of(|a| a.c_in)?)?, &self.times(s, t)?, self.labels)?;
+        let (input, times) = (x.broadcast_mul(&of(|a| a.c_in)?)?, self.times(s, t)?);
+        let y = match dropout {
+            Some(dropout) => net.forward_dropping(&input, &times, self.labels, dropout)?,
+            None => net.forward(&input, &times, self.labels)?,
+        };
         Ok((x.broadcast_mul(&of(|a| a.c_skip)?)? + y.broadcast_mul(&of(|a| a.c_out)?)?)?)
     }
 
@@ -108,11 +120,11 @@ impl NetField<'_> {
 
 impl Field for NetField<'_> {
     fn at(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
-        self.call(self.net, s, t, x)
+        self.call(self.net, s, t, x, None)
     }
 
     fn constant(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
-        self.call(&self.net.detached(), s, t, &x.detach())
+        self.call(&self.net.detached(), s, t, &x.detach(), None)
     }
 
     fn dual(&self, s: &[f64], t: &[f64], x: &Dual, rates: [f32; 2]) -> Result<Dual> {

@@ -8,7 +8,8 @@
 //! others one of the conditions in [`residual`] at the times of [`times`] and `x = I_s`. With a teacher its velocity takes the
 //! place of the field's own diagonal in LSD and ESD, and of the sample's on the diagonal; a teacher of another schedule is asked
 //! where it has the same ratio of noise to data. A warm start takes an EDM teacher's weights and its preconditioning, in which
-//! they are the diagonal from the first step, and adds the second time through layers that begin at zero.
+//! they are the diagonal from the first step, and adds the second time through layers that begin at zero. Dropout, where the
+//! network's configuration has it, acts on the diagonal alone.
 //!
 //! Deviations: means over pixels, not sums, which the optimiser does not see; the network reads (s, t), not (s, t - s).
 
@@ -30,7 +31,7 @@ use candle_core::{D, DType, Tensor};
 use field::{Derivative, NetField, Teacher};
 use limbeck_shared::bundle::{Bundle, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
 use limbeck_shared::cpu::conv::half::Parts;
-use limbeck_shared::cpu::{Exec, Precision};
+use limbeck_shared::cpu::{Dropout, Exec, Precision};
 use limbeck_shared::denoiser::Parameterization;
 use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::program::Sampler;
@@ -131,7 +132,7 @@ impl FlowMap {
             None if config.warm_start => bail!("`method.warm_start`: found no teacher, expected the bundle to begin from (--teacher FILE)"),
             _ => {
                 let network = network.context("`network`: found none, expected the network to train")?.clone();
-                let graph = network.build()?;
+                let graph = network.build_training()?;
                 (network, graph, None, Parameterization::FlowMap { sigma_data })
             }
         };
@@ -237,7 +238,7 @@ fn warm_start(
         bail!("`method.sigma_data`: found {}, expected the teacher's {} for a warm start", c.sigma_data, edm.sigma_data);
     }
     let config = with_second_time(&bundle.meta.networks[0], false)?;
-    let graph = config.build()?;
+    let graph = config.build_training()?;
     let start = extend(&bundle.graphs[0], &bundle.thetas[0], &graph);
     Ok((config, graph, Some(start), Parameterization::EdmFlowMap { sigma_data: c.sigma_data }))
 }
@@ -333,7 +334,9 @@ impl Method for FlowMap {
                 None => velocity,
                 Some(teacher) => teacher.velocity(sigma_data, &t, &t, &x, &labels)?.detach(),
             };
-            let r = (self.field(pass, &spec, &labels).at(&t, &t, &x)? - target)?;
+            let numbers: Vec<u64> = diagonal.iter().map(|&i| pass.images.start + u64::from(i)).collect();
+            let dropout = Dropout { seed: pass.seed, images: &numbers };
+            let r = (self.field(pass, &spec, &labels).dropping(&t, &x, dropout)? - target)?;
             add("diagonal", &t, &t, r)?;
         }
         if !off.is_empty() {
