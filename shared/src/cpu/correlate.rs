@@ -86,7 +86,7 @@ fn blocks<S: Simd, const T: usize>(m: usize, dy: &[f32], pixels: Pixels, offsets
 
 /// `to[p][c] = dy[c][p]`, zeros past the last channel.
 #[inline(always)]
-fn turn<S: Simd, const W: usize>(channels: usize, dy: &[f32], count: usize, to: &mut [f32]) {
+fn turn<const W: usize>(channels: usize, dy: &[f32], count: usize, to: &mut [f32]) {
     const SIDE: usize = 16;
     for p in (0..count).step_by(SIDE) {
         let side = SIDE.min(count - p);
@@ -116,10 +116,10 @@ fn block<S: Simd, const T: usize, const V: usize>(
 ) {
     let (k, width, lanes) = (offsets.len(), pixels.width, V * S::LANES);
     match lanes {
-        32 => turn::<S, 32>(channels, dy, pixels.count(), turned),
-        16 => turn::<S, 16>(channels, dy, pixels.count(), turned),
-        8 => turn::<S, 8>(channels, dy, pixels.count(), turned),
-        _ => turn::<S, 4>(channels, dy, pixels.count(), turned),
+        32 => turn::<32>(channels, dy, pixels.count(), turned),
+        16 => turn::<16>(channels, dy, pixels.count(), turned),
+        8 => turn::<8>(channels, dy, pixels.count(), turned),
+        _ => turn::<4>(channels, dy, pixels.count(), turned),
     }
     let rows = pixels.images * pixels.rows;
     let part = (SEGMENT / width).max(1);

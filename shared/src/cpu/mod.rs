@@ -13,22 +13,26 @@ mod deal;
 mod dropout;
 mod forward;
 pub mod matmul;
+mod net;
 pub mod norm;
 mod pack;
 pub mod plan;
+mod pool;
 pub mod simd;
 pub mod tap;
 pub mod tiles;
 
 pub use backward::Gradients;
 pub use forward::{time_feature_rates, time_features};
+pub use net::Net;
 pub use plan::Keep;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};
+use pool::{Pool, Scratch};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 /// Floats of the largest value of a chunk: it and its neighbours should share the second-level cache. Planes of bf16 take half
 /// the room there.
@@ -80,46 +84,6 @@ pub struct Exec {
     places: pack::Places,
     passes: AtomicU64,
     pool: Arc<Pool>,
-}
-
-/// Buffers between calls, so that a training step allocates nothing large.
-#[derive(Default)]
-struct Pool {
-    floats: Mutex<Vec<Vec<f32>>>,
-    scratch: Mutex<Vec<Scratch>>,
-}
-
-/// Working memory of one thread.
-#[derive(Default)]
-struct Scratch {
-    conv: conv::Scratch,
-    work: Vec<f32>,
-}
-
-impl Pool {
-    /// A buffer of this length with arbitrary finite or stale content.
-    fn take(&self, len: usize) -> Vec<f32> {
-        let mut free = self.floats.lock().unwrap_or_else(|e| e.into_inner());
-        let found = free.iter().position(|b| b.len() == len);
-        match found {
-            Some(i) => free.swap_remove(i),
-            None => vec![0.0; len],
-        }
-    }
-    fn give(&self, buffer: Vec<f32>) {
-        let mut free = self.floats.lock().unwrap_or_else(|e| e.into_inner());
-        // Buffers of batch sizes no longer used must not pile up.
-        if free.len() >= 256 {
-            free.remove(0);
-        }
-        free.push(buffer);
-    }
-    fn scratch(&self) -> Scratch {
-        self.scratch.lock().unwrap_or_else(|e| e.into_inner()).pop().unwrap_or_default()
-    }
-    fn give_scratch(&self, s: Scratch) {
-        self.scratch.lock().unwrap_or_else(|e| e.into_inner()).push(s);
-    }
 }
 
 /// What a forward pass kept of one chunk.
@@ -379,56 +343,5 @@ fn to_chunk(images: &[f32], n: usize, [c, h, w]: [usize; 3], values: &mut [f32])
         for ch in 0..c {
             values[(ch * n + j) * area..][..area].copy_from_slice(&images[(j * c + ch) * area..][..area]);
         }
-    }
-}
-
-/// A network with its parameters: what samplers call.
-pub struct Net {
-    exec: Exec,
-    theta: Vec<f32>,
-}
-
-impl crate::denoiser::Net for Net {
-    fn shape(&self) -> [usize; 3] {
-        self.graph().input_shape()
-    }
-    fn eval(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
-        let labels = if self.graph().classes == 0 { &[] } else { labels };
-        self.forward(x, n, &times.repeat(n), labels, out)
-    }
-}
-
-impl Net {
-    /// Joins a graph and its parameters.
-    ///
-    /// # Errors
-    /// [`Error::Call`] if theta has not the graph's length.
-    pub fn new(graph: Graph, theta: Vec<f32>) -> Result<Net> {
-        if theta.len() != graph.param_count() {
-            return Err(Error::call("parameters", theta.len(), graph.param_count()));
-        }
-        Ok(Net { exec: Exec::new(graph)?, theta })
-    }
-    /// The graph.
-    pub fn graph(&self) -> &Graph {
-        self.exec.graph()
-    }
-    /// The parameters.
-    pub fn theta(&self) -> &[f32] {
-        &self.theta
-    }
-    /// Output `[n, ...]` for `x [n, c, h, w]`.
-    ///
-    /// # Errors
-    /// As [`Exec::forward`].
-    pub fn forward(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
-        self.exec.infer(&self.theta, x, n, Cond { times, labels, dropout: None }, out, None)
-    }
-    /// Output and features (of graphs that have them).
-    ///
-    /// # Errors
-    /// As [`Exec::forward`].
-    pub fn forward_features(&self, x: &[f32], n: usize, out: &mut [f32], features: &mut [f32]) -> Result<()> {
-        self.exec.infer(&self.theta, x, n, Cond { times: &[], labels: &[], dropout: None }, out, Some(features))
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Deviations: means over pixels, not sums, which the optimiser does not see; the network reads (s, t), not (s, t - s).
 
+mod config;
 pub mod field;
 #[cfg(test)]
 mod field_tests;
@@ -28,72 +29,18 @@ use crate::data::Dataset;
 use crate::device::device;
 use anyhow::{Context, Result, bail};
 use candle_core::{D, DType, Tensor};
-use field::{Derivative, NetField, Teacher};
+pub use config::FlowMapConfig;
+use field::{NetField, Teacher};
 use limbeck_shared::bundle::{Bundle, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
-use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Dropout, Exec, Precision};
-use limbeck_shared::denoiser::Parameterization;
+use limbeck_shared::denoiser::{ModelSpec, Parameterization};
 use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
-use residual::{Condition, Field, Point, Stop, Velocity, residual};
-use serde::{Deserialize, Serialize};
+use residual::{Condition, Point, Velocity, residual};
 use std::sync::Arc;
 use times::Times;
-
-/// Settings of a flow map's training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FlowMapConfig {
-    /// The condition off the diagonal.
-    pub condition: Condition,
-    /// What gradients do not flow through.
-    #[serde(default)]
-    pub stop: Stop,
-    /// How derivatives are taken.
-    #[serde(default)]
-    pub derivative: Derivative,
-    /// Standard deviation of the data, and of the noise.
-    pub sigma_data: f64,
-    /// Part of the batch on the diagonal.
-    #[serde(default = "eta")]
-    pub eta: f64,
-    /// The largest t - s, rising to 1 over this many images; 0: 1 from the start.
-    #[serde(default)]
-    pub widen: u64,
-    /// Steps of the grid of shortcut, consistency and progressive; a power of two.
-    #[serde(default = "grid")]
-    pub grid: u32,
-    /// Learn the weight of each pair of times ([`weight`]).
-    #[serde(default)]
-    pub weight: bool,
-    /// Begin with the teacher's weights, preconditioned as it is.
-    #[serde(default)]
-    pub warm_start: bool,
-    /// Use the teacher's velocity; without, a teacher is only where a warm start begins.
-    #[serde(default = "yes")]
-    pub distill: bool,
-    /// Weight of the teacher's guidance; 1: none.
-    #[serde(default = "one")]
-    pub guidance: f64,
-    /// Only jumps from pure noise (s = 0), which no image is needed for: with LSD and a teacher the student that BOOT finds.
-    #[serde(default)]
-    pub from_noise: bool,
-}
-
-fn eta() -> f64 {
-    0.75
-}
-fn grid() -> u32 {
-    16
-}
-fn yes() -> bool {
-    true
-}
-fn one() -> f64 {
-    1.0
-}
 
 /// The method.
 pub struct FlowMap {
@@ -123,7 +70,7 @@ impl FlowMap {
         precision: Precision,
     ) -> Result<FlowMap> {
         let sigma_data = config.sigma_data;
-        check(config, teacher.is_some(), precision)?;
+        config.check(teacher.is_some(), precision)?;
         let (network, graph, start, parameterization) = match teacher {
             Some(bundle) if config.warm_start => {
                 let edm = edm_teacher(bundle)?;
@@ -188,40 +135,9 @@ impl FlowMap {
         SamplerSpec { sampler: Sampler::FlowMap, steps, default_steps }
     }
 
-    fn field<'a>(&self, pass: &'a Pass<'_>, spec: &'a limbeck_shared::denoiser::ModelSpec, labels: &'a [u32]) -> NetField<'a> {
+    fn field<'a>(&self, pass: &'a Pass<'_>, spec: &'a ModelSpec, labels: &'a [u32]) -> NetField<'a> {
         NetField { net: &pass.nets[0], spec, derivative: self.config.derivative, labels }
     }
-}
-
-fn check(c: &FlowMapConfig, teacher: bool, precision: Precision) -> Result<()> {
-    if !(c.sigma_data > 0.0 && c.sigma_data.is_finite()) {
-        bail!("`method.sigma_data`: found {}, expected a positive number", c.sigma_data);
-    }
-    if !(0.0..=1.0).contains(&c.eta) {
-        bail!("`method.eta`: found {}, expected a part from 0 to 1", c.eta);
-    }
-    if !c.grid.is_power_of_two() || c.grid > 1024 {
-        bail!("`method.grid`: found {}, expected a power of two from 1 to 1024", c.grid);
-    }
-    if !c.guidance.is_finite() || (c.guidance != 1.0 && !(teacher && c.distill)) {
-        bail!("`method.guidance`: found {}, expected a number, and 1 without a teacher to distill", c.guidance);
-    }
-    let frozen = teacher && c.distill;
-    if frozen && c.condition == Condition::MeanFlow {
-        bail!("`method.condition`: found mean_flow with a teacher, expected another condition, or `distill = false`");
-    }
-    if !frozen && c.condition == Condition::Progressive {
-        bail!("`method.condition`: found progressive without a teacher to distill, expected one (--teacher FILE)");
-    }
-    if c.from_noise && (!frozen || c.eta != 0.0 || !matches!(c.condition, Condition::Lsd | Condition::PsdU | Condition::PsdM)) {
-        bail!("`method.from_noise`: found {:?} with eta {}, expected lsd or psd, a teacher to distill, and eta 0", c.condition, c.eta);
-    }
-    if c.derivative == Derivative::Difference && precision == Precision::Bf16(Parts::One) {
-        bail!(
-            "`method.derivative`: found difference with precision bf16, expected precision f32 or bf16x3: a difference needs their digits"
-        );
-    }
-    Ok(())
 }
 
 /// The teacher's network with a second time, its weights in it, and its preconditioning.

@@ -1,0 +1,56 @@
+//! A network with its parameters, as samplers call it.
+
+use super::{Cond, Exec};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+
+/// A network with its parameters: what samplers call.
+pub struct Net {
+    exec: Exec,
+    theta: Vec<f32>,
+}
+
+impl crate::denoiser::Net for Net {
+    fn shape(&self) -> [usize; 3] {
+        self.graph().input_shape()
+    }
+    fn eval(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        let labels = if self.graph().classes == 0 { &[] } else { labels };
+        self.forward(x, n, &times.repeat(n), labels, out)
+    }
+}
+
+impl Net {
+    /// Joins a graph and its parameters.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if theta has not the graph's length.
+    pub fn new(graph: Graph, theta: Vec<f32>) -> Result<Net> {
+        if theta.len() != graph.param_count() {
+            return Err(Error::call("parameters", theta.len(), graph.param_count()));
+        }
+        Ok(Net { exec: Exec::new(graph)?, theta })
+    }
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        self.exec.graph()
+    }
+    /// The parameters.
+    pub fn theta(&self) -> &[f32] {
+        &self.theta
+    }
+    /// Output `[n, ...]` for `x [n, c, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Exec::forward`].
+    pub fn forward(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        self.exec.infer(&self.theta, x, n, Cond { times, labels, dropout: None }, out, None)
+    }
+    /// Output and features (of graphs that have them).
+    ///
+    /// # Errors
+    /// As [`Exec::forward`].
+    pub fn forward_features(&self, x: &[f32], n: usize, out: &mut [f32], features: &mut [f32]) -> Result<()> {
+        self.exec.infer(&self.theta, x, n, Cond { times: &[], labels: &[], dropout: None }, out, Some(features))
+    }
+}
