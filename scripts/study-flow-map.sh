@@ -2,7 +2,8 @@
 # Flow maps of the checkerboard: KL(data || samples) against steps for LSD, ESD, PSD-U, PSD-M and the siblings, and a plot.
 #
 # Trains every arm, draws 200,000 points in 1, 2, 4, 8 and 16 steps and measures them; what is done already is not done again.
-# The table goes to the screen and to runs/study-flow-map/table.txt, the plot to docs/flow-map-toys.svg.
+# The table goes to the screen and to runs/study-flow-map/table.txt, the plot to docs/flow-map-toys.svg. Then what an image off the
+# diagonal costs for each condition, against one on it, on the Fashion-MNIST network without a teacher.
 #   scripts/study-flow-map.sh [POINTS]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -50,3 +51,26 @@ arm consistency method.condition=consistency
 } >"$out/table.txt"
 rm -f "$out/rows.tmp"
 cat "$out/table.txt"
+
+begin "cost of an image off the diagonal"
+# seconds NAME [KEY=VALUE]...: of 1280 images
+seconds() {
+    local run=$out/cost-$1 set=()
+    shift
+    for item in images=1280 log.grid=1280 log.stats=1280 method.distill=false "$@"; do set+=(--set "$item"); done
+    rm -rf "$run"
+    "$limbeck" train fashion-flow-map --run "$run" "${set[@]}" 2>/dev/null
+    node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8").trim().split("\n").at(-1)).seconds)' "$run/stats.jsonl"
+}
+plain=$(seconds plain method.eta=1.0)
+{
+    echo "| condition | derivative | cost against a plain image |"
+    echo "|---|---|---|"
+    for row in "psd_m none" "lsd difference" "lsd exact" "esd difference" "esd exact" "mean_flow difference" "shortcut none" "consistency none"; do
+        read -r condition derivative <<<"$row"
+        kind=$([ "$derivative" = exact ] && echo exact || echo difference)
+        took=$(seconds "$condition-$derivative" method.eta=0.0 method.condition="$condition" method.derivative="$kind")
+        node -e 'console.log(`| ${process.argv[1]} | ${process.argv[2]} | ${(process.argv[3] / process.argv[4]).toFixed(1)} |`)' \
+            "$condition" "$derivative" "$took" "$plain"
+    done
+} | tee "$out/cost.txt"
