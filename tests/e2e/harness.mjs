@@ -17,7 +17,7 @@ const LIMBECK = join(TARGET, "release/limbeck");
 export const SHOTS = join(TARGET, "e2e");
 
 /** Longest wait for pictures, ms: a software adapter on a busy machine of two cores is slow. */
-const PATIENCE = 420_000;
+const PATIENCE = 60_000;
 
 /** The path of a shipped model; tests fail where it is absent. */
 export function shipped(id) {
@@ -47,7 +47,8 @@ export function launch({ webgpu }) {
  * logged an error; that a file could not be loaded is the browser's own note, which cases with broken inputs expect.
  */
 export async function visit(browser, address, use, { before, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options });
+  // Routes do not see what a service worker fetches; delivery.test.mjs allows it.
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, serviceWorkers: "block", ...options });
   const faults = [];
   try {
     const page = await context.newPage();
