@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { serve } from "../../scripts/serve.mjs";
-import { DIST, ROOT, SHOTS, difference, done, drawn, failed, launch, native, problem, shipped, until, visit } from "./harness.mjs";
+import { DIST, ROOT, SHOTS, difference, done, drawn, eventually, failed, launch, native, problem, shipped, until, visit } from "./harness.mjs";
 
 const TOLERANCE = 2e-3;
 const DRAW = "&seed=7&n=2&view=draw&backend=cpu";
@@ -323,6 +323,12 @@ function rebuild(dir, mark) {
 test("a new deployment replaces the old one whole", async () => {
   const dir = copySite("deployed");
   let host = await serve(dir);
+  /** In the page: the worker of this build is in charge, and has tidied up. */
+  const kept = async (version) => {
+    const registration = await navigator.serviceWorker.getRegistration();
+    const builds = (await caches.keys()).filter((key) => key.startsWith("limbeck-page-"));
+    return registration.active?.state === "activated" && !registration.installing && !registration.waiting && builds.at(-1).endsWith(version);
+  };
   const mark = (page) => page.evaluate(() => document.documentElement.dataset.mark ?? "");
   try {
     await visit(browser, `${host.url}${STUDENT}`, async (page, context) => {
@@ -337,11 +343,12 @@ test("a new deployment replaces the old one whole", async () => {
         assert.equal(await mark(page), name);
         await right(page);
         // Until the new files are kept.
-        await until(page, async (version) => (await caches.keys()).some((key) => key.endsWith(version)), readFileSync(join(dir, "sw.js"), "utf8").match(/VERSION = "(\w+)"/)[1]);
+        const [, version] = readFileSync(join(dir, "sw.js"), "utf8").match(/VERSION = "(\w+)"/);
+        await eventually(page, kept, version);
       }
       assert.notEqual(await build(page), old);
-      await until(page, async () => (await caches.keys()).filter((key) => key.startsWith("limbeck-page-")).length <= 2);
-      await until(page, async () => !(await navigator.serviceWorker.getRegistration()).installing && !(await navigator.serviceWorker.getRegistration()).waiting);
+      const builds = await page.evaluate(async () => (await caches.keys()).filter((key) => key.startsWith("limbeck-page-")));
+      assert.equal(builds.length, 2, "this build and the one before it");
       await context.setOffline(true);
       await host.close();
       host = null;

@@ -83,6 +83,15 @@ export async function until(page, condition, argument) {
   }
 }
 
+/** As `until`, for a condition that has to be waited for itself. */
+export async function eventually(page, condition, argument) {
+  const end = Date.now() + PATIENCE;
+  while (!(await page.evaluate(condition, argument))) {
+    if (Date.now() > end) throw new Error(`waited ${PATIENCE} ms in vain for ${condition}`);
+    await new Promise((soon) => setTimeout(soon, 50));
+  }
+}
+
 export const done = (page) => until(page, () => document.documentElement.dataset.state === "done");
 export const failed = (page) => until(page, () => document.documentElement.dataset.state === "error");
 

@@ -175,13 +175,12 @@ impl Worker {
                         self.forget_plans();
                         self.post(&FromWorker::Engine(info), None);
                     }
-                    let lost = self.draw(&engine, &job).await;
-                    if let Some(reason) = lost {
-                        engine = Engine::Cpu;
+                    if let Some(reason) = self.draw(&engine, &job, true).await {
+                        let info;
+                        (engine, info) = self.replace(&reason).await;
                         self.forget_plans();
-                        let note = format!("WebGPU failed ({reason}), so the CPU goes on.");
-                        self.post(&FromWorker::Engine(EngineInfo { note, ..Engine::cpu_info() }), None);
-                        self.draw(&engine, &job).await;
+                        self.post(&FromWorker::Engine(info), None);
+                        self.draw(&engine, &job, false).await;
                     }
                 }
                 ToWorker::Open { .. } | ToWorker::Abort { .. } | ToWorker::Cancel { .. } => {}
@@ -189,6 +188,18 @@ impl Worker {
         }
         ENGINE.with(|e| e.replace(Some(engine)));
         self.busy.set(false);
+    }
+
+    /// The engine that goes on after a WebGPU device failed: another device where the visitor asked for WebGPU, else the CPU.
+    async fn replace(&self, reason: &str) -> (Engine, EngineInfo) {
+        let reason = reason.trim_end_matches('.');
+        if self.choice.get() == Choice::Auto {
+            let note = format!("WebGPU failed ({reason}), so the CPU goes on.");
+            return (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() });
+        }
+        let (engine, info) = Engine::choose(self.choice.get()).await;
+        let note = format!("The WebGPU device failed ({reason}) and was opened anew. {}", info.note);
+        (engine, EngineInfo { note: note.trim_end().to_owned(), ..info })
     }
 
     fn forget_plans(&self) {
