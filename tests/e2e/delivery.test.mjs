@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { serve } from "../../scripts/serve.mjs";
-import { DIST, ROOT, SHOTS, difference, done, drawn, eventually, failed, launch, native, problem, shipped, until, visit } from "./harness.mjs";
+import { DIST, LIMBECK, ROOT, SHOTS, difference, done, drawn, eventually, failed, launch, native, problem, shipped, until, visit } from "./harness.mjs";
 
 const TOLERANCE = 2e-3;
 const DRAW = "&seed=7&n=2&view=draw&backend=cpu";
@@ -307,6 +307,30 @@ test("without a network a second visit draws the same pixels, from a sub-path to
     }, { serviceWorkers: "allow" });
   } finally {
     await host?.close();
+  }
+});
+
+test("a published site works from a sub-path, and its previews lead into it", async () => {
+  const out = join(folder, "published/a/site");
+  execFileSync(LIMBECK, ["publish", "--models", shipped("fashion-boot"), "--page", DIST, "--out", out, "--base-url", "https://example.org/a/site"], { stdio: ["ignore", "ignore", "pipe"] });
+  const host = await serve(join(folder, "published"));
+  try {
+    await visit(browser, `${host.url}a/site/m/fashion-boot.html`, async (page) => {
+      await page.waitForURL(/\/a\/site\/#/);
+      await done(page);
+      const draw = await drawn(page);
+      const worst = difference(draw, native("fashion-boot", { seed: 0, count: draw.shape[0] }));
+      assert.ok(worst <= TOLERANCE, `${worst} apart`);
+      assert.equal(await problem(page), "");
+      assert.deepEqual(await page.$$eval("#model option", (options) => options.map((o) => o.textContent)), ["Clothes in one step"]);
+    });
+    // What other sites read: they do not follow the way on.
+    const text = await (await fetch(`${host.url}a/site/m/fashion-boot.html`)).text();
+    assert.match(text, /property="og:image" content="https:\/\/example\.org\/a\/site\/m\/fashion-boot\.png"/);
+    const picture = Buffer.from(await (await fetch(`${host.url}a/site/m/fashion-boot.png`)).arrayBuffer());
+    assert.deepEqual([picture.toString("latin1", 1, 4), picture.readUInt32BE(16), picture.readUInt32BE(20)], ["PNG", 1200, 630]);
+  } finally {
+    await host.close();
   }
 });
 
