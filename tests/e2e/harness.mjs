@@ -19,7 +19,7 @@ export const LIMBECK = join(TARGET, "release/limbeck");
 export const SHOTS = join(TARGET, "e2e");
 
 /** Longest wait for pictures, ms: a software adapter on a busy machine of two cores is slow. */
-const PATIENCE = 60_000;
+const PATIENCE = 240_000;
 
 /** The path of a shipped model; tests fail where it is absent. */
 export function shipped(id) {
