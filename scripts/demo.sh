@@ -44,7 +44,7 @@ fi
 begin "build the page"
 page
 # The page's list, with the new student; models/index.json in the repository stays as it is.
-node scripts/models-index.mjs --mine dist/models >&2
+"$limbeck" index --mine dist/models
 
 begin "done"
 say "the student: $student"

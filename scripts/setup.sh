@@ -2,7 +2,7 @@
 # What demo.sh and test.sh share: where they stand, how they speak and stop, and getting what is missing. To be sourced.
 #
 # `setup demo` wants: Rust with its wasm32 target, a C compiler, node, trunk, wasm-bindgen's command line.
-# `setup test` wants besides: rustfmt and clippy, npm, chromium and a font, Mesa's software Vulkan, the Fashion-MNIST files.
+# `setup test` wants besides: rustfmt and clippy, npm, chromium, firefox and a font, Mesa's software Vulkan, the Fashion-MNIST files.
 # What is there already is left as it is.
 
 set -euo pipefail
@@ -148,6 +148,7 @@ setup() {
     if [ "$1" = test ]; then
         want npm has npm
         want chromium has "${CHROMIUM:-chromium}"
+        want firefox-esr has "${FIREFOX:-firefox-esr}"
         want fonts-liberation some_file '/usr/share/fonts/truetype/*/*.ttf'
         want libvulkan1 some_file '/usr/lib/*/libvulkan.so.1'
         want mesa-vulkan-drivers some_file '/usr/share/vulkan/icd.d/lvp_icd*.json'

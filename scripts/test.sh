@@ -46,4 +46,4 @@ begin "the page in a browser"
 if [ ! tests/e2e/node_modules/.package-lock.json -nt tests/e2e/package-lock.json ]; then
     npm ci --prefix tests/e2e --no-audit --no-fund --loglevel=error >&2 || fail "npm could not install what tests/e2e/package-lock.json names"
 fi
-node --test --test-reporter=tap tests/e2e/page.test.mjs
+node --test --test-reporter=tap --test-concurrency=2 tests/e2e/*.test.mjs

@@ -1,5 +1,5 @@
 // Starts the page: checks the browser, loads the wasm module once, and hands it to Rust (which passes it on to the worker).
-// The names of the generated files come from this script's own element, where trunk writes them.
+// The names of the other files come from this script's own element, where the build writes them.
 
 const root = document.documentElement;
 
@@ -34,16 +34,19 @@ async function boot() {
     fail("This browser has no WebAssembly SIMD, which the page computes with. Any browser since 2023 has it.");
     return;
   }
-  const { glue, wasm } = document.getElementById("boot").dataset;
-  const glueUrl = new URL(glue, import.meta.url).href;
+  const address = (name) => new URL(name, import.meta.url).href;
+  const { glue, wasm, worker } = document.getElementById("boot").dataset;
   try {
-    const [bindings, module] = await Promise.all([import(glueUrl), compile(new URL(wasm, import.meta.url).href)]);
+    const [bindings, module] = await Promise.all([import(address(glue)), compile(address(wasm))]);
     await bindings.default({ module_or_path: module });
-    bindings.start(glueUrl, new URL("worker.js", import.meta.url).href);
+    bindings.start(address(glue), address(worker));
   } catch (error) {
     console.error(error);
     fail(`The page could not start: ${error?.message ?? error}`);
+    return;
   }
+  // Keeps the page's files for the next visit. Private windows and pages that do not come over https have none: nothing is lost.
+  navigator.serviceWorker?.register(address("sw.js")).catch((error) => console.info(`No service worker: ${error.message}`));
 }
 
 boot();

@@ -2,22 +2,24 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { inflateSync } from "node:zlib";
 import { chromium } from "playwright-core";
+import puppeteer from "puppeteer-core";
 
 export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 export const DIST = join(ROOT, "dist");
 const TARGET = process.env.CARGO_TARGET_DIR ?? join(ROOT, "target");
-const LIMBECK = join(TARGET, "release/limbeck");
+/** The command line. */
+export const LIMBECK = join(TARGET, "release/limbeck");
 /** Where screenshots go. */
 export const SHOTS = join(TARGET, "e2e");
 
 /** Longest wait for pictures, ms: a software adapter on a busy machine of two cores is slow. */
-const PATIENCE = 420_000;
+const PATIENCE = 240_000;
 
 /** The path of a shipped model; tests fail where it is absent. */
 export function shipped(id) {
@@ -26,12 +28,12 @@ export function shipped(id) {
   return path;
 }
 
-/** The browser's program: $CHROMIUM, a path or a name on PATH; `chromium` unless given. */
-function program() {
-  const name = process.env.CHROMIUM || "chromium";
+/** A browser's program: what the environment variable names, a path or a name on PATH, or else `usual`. */
+function program(variable, usual) {
+  const name = process.env[variable] || usual;
   if (name.includes("/")) return name;
   const found = (process.env.PATH ?? "").split(":").map((dir) => join(dir, name)).find(existsSync);
-  assert.ok(found, `${name} is not on PATH; the environment variable CHROMIUM may name another one`);
+  assert.ok(found, `${name} is not on PATH; the environment variable ${variable} may name another one`);
   return found;
 }
 
@@ -39,7 +41,45 @@ function program() {
 export function launch({ webgpu }) {
   const quiet = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
   const gpu = webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] : ["--disable-features=WebGPU"];
-  return chromium.launch({ executablePath: program(), headless: true, args: ["--headless=new", ...quiet, ...gpu] });
+  return chromium.launch({ executablePath: program("CHROMIUM", "chromium"), headless: true, args: ["--headless=new", ...quiet, ...gpu] });
+}
+
+/** The description of Mesa's Vulkan on the CPU, by which Firefox has WebGPU without a card. */
+function lavapipe() {
+  const dir = "/usr/share/vulkan/icd.d";
+  const name = existsSync(dir) && readdirSync(dir).find((file) => /^lvp_icd.*\.json$/.test(file));
+  assert.ok(name, `${dir} holds no lvp_icd*.json: Debian's mesa-vulkan-drivers brings it`);
+  return join(dir, name);
+}
+
+/**
+ * Starts Firefox, and hands `use` a page with those methods of playwright's that the helpers here need. With `webgpu`, WebGPU runs on
+ * lavapipe; without, there is none. The page must not have thrown or logged an error.
+ */
+export async function visitFirefox({ webgpu }, address, use) {
+  const extraPrefsFirefox = { "dom.webgpu.enabled": webgpu, "gfx.webgpu.ignore-blocklist": webgpu, "dom.webgpu.workers.enabled": webgpu };
+  const env = { ...process.env, ...(webgpu ? { VK_DRIVER_FILES: lavapipe() } : {}) };
+  const executablePath = program("FIREFOX", "firefox-esr");
+  const browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true, env, extraPrefsFirefox, protocolTimeout: PATIENCE });
+  const faults = [];
+  try {
+    const page = await browser.newPage();
+    page.on("pageerror", (e) => faults.push(`uncaught: ${e.message}`));
+    page.on("console", (m) => { if (m.type() === "error") faults.push(`console: ${m.text()}`); });
+    await page.goto(address);
+    await use({
+      evaluate: (f, argument) => page.evaluate(f, argument),
+      waitForFunction: (f, argument, options) => page.waitForFunction(f, options, argument),
+      textContent: (selector) => page.$eval(selector, (e) => e.textContent),
+      selectOption: (selector, value) => page.select(selector, value),
+      click: (selector) => page.click(selector),
+      reload: () => page.reload(),
+      screenshot: (options) => page.screenshot(options),
+    });
+  } finally {
+    await browser.close();
+  }
+  assert.deepEqual(faults, []);
 }
 
 /**
@@ -47,7 +87,8 @@ export function launch({ webgpu }) {
  * logged an error; that a file could not be loaded is the browser's own note, which cases with broken inputs expect.
  */
 export async function visit(browser, address, use, { before, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options });
+  // Routes do not see what a service worker fetches; delivery.test.mjs allows it.
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, serviceWorkers: "block", ...options });
   const faults = [];
   try {
     const page = await context.newPage();
@@ -79,6 +120,15 @@ export async function until(page, condition, argument) {
     const state = await page.evaluate(() => document.documentElement.dataset.state).catch(() => "gone");
     const words = await problem(page).catch(() => "");
     throw new Error(`${error.message.split("\n")[0]} while waiting for ${condition}; the page is in state "${state}" and says "${words}"`);
+  }
+}
+
+/** As `until`, for a condition that has to be waited for itself. */
+export async function eventually(page, condition, argument) {
+  const end = Date.now() + PATIENCE;
+  while (!(await page.evaluate(condition, argument))) {
+    if (Date.now() > end) throw new Error(`waited ${PATIENCE} ms in vain for ${condition}`);
+    await new Promise((soon) => setTimeout(soon, 50));
   }
 }
 

@@ -49,8 +49,8 @@ test("the list of shipped models is that of the files", () => {
   for (const id of ["fashion-teacher", "fashion-boot", "fashion-sid"]) {
     const bytes = readFileSync(shipped(id));
     const entry = models.find((m) => m.id === id);
-    assert.ok(entry, `models/index.json lacks ${id}: run scripts/models-index.mjs`);
-    assert.equal(entry.sha256, createHash("sha256").update(bytes).digest("hex"), `${id}: run scripts/models-index.mjs`);
+    assert.ok(entry, `models/index.json lacks ${id}: run limbeck index`);
+    assert.equal(entry.sha256, createHash("sha256").update(bytes).digest("hex"), `${id}: run limbeck index`);
     assert.equal(entry.bytes, bytes.length);
   }
 });

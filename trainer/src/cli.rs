@@ -1,7 +1,7 @@
 //! The command line. Results go to stdout, progress and messages to stderr; exit code 0, 1 (failed), 2 (wrong usage).
 
 use crate::sample::{Device, Labels, Request};
-use crate::{bench, config, data, export, judge, log, sample, train};
+use crate::{bench, config, data, export, judge, log, publish, sample, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use limbeck_shared::program::Sampler;
@@ -40,6 +40,30 @@ enum Command {
         /// JSON instead of text
         #[arg(long)]
         json: bool,
+    },
+    /// Write a static site: the page, bundles, and a preview of each for links
+    Publish {
+        /// Bundles; a file's name is the model's name in links
+        #[arg(long, required = true, num_args = 1..)]
+        models: Vec<PathBuf>,
+        /// Folder of the site: new, empty, or an earlier site
+        #[arg(long)]
+        out: PathBuf,
+        /// Where the site will be served, for previews on other sites
+        #[arg(long)]
+        base_url: Option<String>,
+        /// The built page; `dist` unless given
+        #[arg(long)]
+        page: Option<PathBuf>,
+    },
+    /// Write index.json, the page's list of the bundles in a folder
+    Index {
+        /// Folder
+        #[arg(default_value = "models")]
+        dir: PathBuf,
+        /// List bundles named my-* too
+        #[arg(long)]
+        mine: bool,
     },
     /// Time a training step or sampling; one JSON line on stdout
     Bench {
@@ -172,6 +196,17 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Info { file, json } => info(&file, json),
+        Command::Publish { models, out, base_url, page } => {
+            let request = publish::Request { models: &models, out: &out, base_url: base_url.as_deref(), page: page.as_deref() };
+            publish::publish(&request, |words| eprintln!("{words}"))?;
+            eprintln!("wrote {}: any web server can serve it, from any path", out.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Index { dir, mine } => {
+            let count = publish::index::write(&dir, mine)?;
+            eprintln!("wrote {}: {count} models", dir.join("index.json").display());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Bench { what } => {
             println!("{}", bench::run(&what)?);
             Ok(ExitCode::SUCCESS)

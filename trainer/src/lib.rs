@@ -16,6 +16,7 @@ pub mod judge;
 pub mod log;
 pub mod method;
 pub mod optim;
+pub mod publish;
 pub mod sample;
 pub mod train;
 

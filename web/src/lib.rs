@@ -7,6 +7,7 @@
 //!
 //! The crate is for wasm32 only.
 
+mod cache;
 mod page;
 mod protocol;
 mod timer;

@@ -55,6 +55,11 @@ pub enum ToWorker {
         /// Where it comes from.
         source: Source,
     },
+    /// Stop a download; nothing more is said of it.
+    Abort {
+        /// The model.
+        key: String,
+    },
     /// Draw; answered by [`FromWorker::Slice`]s and one [`FromWorker::Done`], [`FromWorker::Cancelled`] or [`FromWorker::DrawFailed`].
     Draw(Job),
     /// Stop all jobs up to this number.
@@ -220,6 +225,11 @@ pub enum FromWorker {
         key: String,
         /// Why, in words.
         message: String,
+    },
+    /// A model was kept for the next visit, or could not be.
+    Kept {
+        /// What the visitor should know; empty if nothing.
+        note: String,
     },
     /// A job begins: kernels are being compiled.
     Started {

@@ -17,7 +17,7 @@ mod tests;
 mod write;
 
 pub use error::BundleError;
-pub use read::read;
+pub use read::{read, sha256};
 pub use write::{f16_bits, write};
 
 use crate::graph::{Graph, NetworkConfig};

@@ -54,7 +54,7 @@ pub fn read(bytes: &[u8]) -> Result<Bundle> {
 }
 
 /// SHA-256 of a file, 64 lower-case hexadecimal digits.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -4,6 +4,7 @@
 //! after another; [`App`] is the page's whole state.
 
 mod address;
+mod cache;
 mod canvas;
 mod controls;
 mod engine;
@@ -60,6 +61,8 @@ pub enum Msg {
     Copy,
     /// Say something in the status line.
     Say(String),
+    /// Something happened to what is kept for the next visit.
+    Cache(cache::Event),
     /// Try again what failed.
     Retry,
     /// Hide the message about what failed.
@@ -91,6 +94,8 @@ pub struct App {
     /// What went wrong and was not dismissed yet.
     problems: Vec<String>,
     retry: Option<Retry>,
+    /// What was said of the models kept for the next visit.
+    kept: cache::Notes,
     address: Debounce,
 }
 
@@ -129,6 +134,7 @@ pub fn start(glue: String, worker: String) {
     events::listen(&window, &document);
     probe::install(&window);
     dispatch(Msg::Address);
+    dispatch(Msg::Cache(cache::Event::Changed(String::new())));
     fetch_shelf(window);
 }
 
@@ -154,6 +160,7 @@ impl App {
             jobs: 0,
             problems: vec![],
             retry: None,
+            kept: cache::Notes::default(),
             address: Debounce::new(|| dispatch(Msg::WriteAddress)),
             window,
         })
@@ -189,6 +196,7 @@ impl App {
             Msg::Save => self.save(),
             Msg::Copy => self.copy(),
             Msg::Say(words) => self.say(&words),
+            Msg::Cache(event) => self.cache_event(event),
             Msg::Retry => self.try_again(),
             Msg::Dismiss => self.dismiss(),
             Msg::Repaint => self.paint(),
@@ -251,6 +259,7 @@ impl App {
             FromWorker::Progress { key, received, total } => self.progress(&key, received, total),
             FromWorker::Opened { key, info } => self.opened(key, *info),
             FromWorker::OpenFailed { key, message } => self.open_failed(key, &message),
+            FromWorker::Kept { note } => self.cache_event(cache::Event::Changed(note)),
             FromWorker::Started { number, calls } => self.with_run(number, |run| run.start(calls)),
             FromWorker::Slice { number, first, ms } => self.with_run(number, |run| run.take(first, ms, &data)),
             FromWorker::Done { number, ms } => self.with_run(number, |run| run.finish(ms)),

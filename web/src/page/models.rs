@@ -138,6 +138,17 @@ impl App {
             self.sides[1].key = None;
         }
         self.settle();
+        self.abandon();
+    }
+
+    /// Stops the downloads that no side waits for.
+    fn abandon(&mut self) {
+        let wanted = |key: &String| self.sides.iter().any(|s| s.key.as_ref() == Some(key));
+        let opening = self.models.iter().filter(|(key, slot)| matches!(slot, Slot::Opening(..)) && !key.starts_with(FILE));
+        for key in opening.map(|(key, _)| key.clone()).filter(|key| !wanted(key)).collect::<Vec<_>>() {
+            self.models.remove(&key);
+            self.post(ToWorker::Abort { key }, None);
+        }
     }
 
     /// Asks the worker to open a side's model, once.
@@ -288,7 +299,7 @@ impl App {
                 let (title, megabytes) = (self.title(key), *received as f64 / 1e6);
                 let words = match total {
                     Some(total) => format!("Fetching {title}: {megabytes:.1} of {:.1} MB", *total as f64 / 1e6),
-                    None => format!("Fetching {title}: {megabytes:.1} MB"),
+                    None => format!("Fetching {title}: {megabytes:.1} MB; the server does not tell the size"),
                 };
                 text(&self.ui.loading_text, &words);
                 match total {

@@ -1,4 +1,4 @@
-//! The shipped models: `models/index.json`, written by `scripts/models-index.mjs`.
+//! The shipped models: `models/index.json`, written by `limbeck index` and `limbeck publish`.
 
 use crate::protocol::Source;
 use crate::timer;

@@ -9,9 +9,9 @@ use js_sys::Float32Array;
 use limbeck_shared::{Error, Result};
 
 impl Worker {
-    /// Draws `job` and posts its slices and its end. Returns the reason if a WebGPU device that was chosen automatically failed: the
-    /// job is then not finished and may be drawn anew on another engine.
-    pub async fn draw(&self, engine: &Engine, job: &Job) -> Option<String> {
+    /// Draws `job` and posts its slices and its end. With `again`, returns the reason if a WebGPU device failed: the job is then not
+    /// finished and is to be drawn anew on another engine.
+    pub async fn draw(&self, engine: &Engine, job: &Job, again: bool) -> Option<String> {
         let number = job.number;
         // Taken out while in use, as drawing waits in between; a bundle opened meanwhile under the same key stays.
         let taken = self.models.borrow_mut().remove(&job.key);
@@ -24,7 +24,7 @@ impl Worker {
         let end = match result {
             Ok(Some(ms)) => FromWorker::Done { number, ms },
             Ok(None) => FromWorker::Cancelled { number },
-            Err(Error::Gpu(reason)) if engine.may_fall_back(self.choice.get()) => return Some(reason),
+            Err(Error::Gpu(reason)) if again => return Some(reason),
             Err(error) => FromWorker::DrawFailed { number, message: error.to_string() },
         };
         self.post(&end, None);

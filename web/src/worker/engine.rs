@@ -70,11 +70,6 @@ impl Engine {
         matches!(self, Engine::Gpu { engine, .. } if engine.check().is_err())
     }
 
-    /// A failure of this engine may be answered by going on with the CPU.
-    pub fn may_fall_back(&self, choice: Choice) -> bool {
-        matches!(self, Engine::Gpu { .. }) && choice == Choice::Auto
-    }
-
     /// Images to draw at once, when one costs `macs` and `count` are wanted: as even slices as possible.
     pub fn slice(&self, macs: u64, count: usize) -> usize {
         let budget = match self {

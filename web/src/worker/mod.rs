@@ -3,6 +3,7 @@
 //! Bundles are opened concurrently; setting up an interpreter and drawing wait in one queue, in the order asked. A job is drawn in
 //! slices, and between slices waiting messages are handled, so that pictures appear as they come and a job can be stopped.
 
+mod cache;
 mod download;
 mod draw;
 mod engine;
@@ -10,6 +11,7 @@ mod model;
 
 use crate::protocol::{Choice, EngineInfo, FromWorker, Source, ToWorker, pack, unpack};
 use crate::timer;
+use download::{Download, File};
 use engine::Engine;
 use js_sys::Uint8Array;
 use model::Model;
@@ -18,12 +20,14 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
-use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
+use web_sys::{AbortController, DedicatedWorkerGlobalScope, MessageEvent};
 
 /// The worker's memory.
 pub struct Worker {
     scope: DedicatedWorkerGlobalScope,
     models: RefCell<HashMap<String, Model>>,
+    /// What stops the downloads that are under way.
+    downloads: RefCell<HashMap<String, AbortController>>,
     queue: RefCell<VecDeque<ToWorker>>,
     busy: Cell<bool>,
     /// Jobs up to this number are to be dropped.
@@ -41,6 +45,7 @@ pub fn serve() {
     let worker = Rc::new(Worker {
         scope: scope.clone(),
         models: RefCell::default(),
+        downloads: RefCell::default(),
         queue: RefCell::default(),
         busy: Cell::new(false),
         cancelled: Cell::new(0),
@@ -73,6 +78,11 @@ impl Worker {
     fn receive(self: Rc<Self>, message: ToWorker, data: JsValue) {
         match message {
             ToWorker::Open { key, source } => spawn_local(self.open(key, source, data)),
+            ToWorker::Abort { key } => {
+                if let Some(download) = self.downloads.borrow_mut().remove(&key) {
+                    download.abort();
+                }
+            }
             ToWorker::Cancel { upto } => self.cancelled.set(self.cancelled.get().max(upto)),
             message => {
                 self.queue.borrow_mut().push_back(message);
@@ -84,15 +94,17 @@ impl Worker {
     }
 
     async fn open(self: Rc<Self>, key: String, source: Source, data: JsValue) {
-        let bytes = match &source {
-            Source::Url { url, bytes, .. } => {
-                let progress = |received, total| self.post(&FromWorker::Progress { key: key.clone(), received, total }, None);
-                download::download(&self.scope, url, *bytes, progress).await
+        match source {
+            Source::Url { url, bytes, sha256 } => self.fetch(key, &url, bytes, sha256.as_deref()).await,
+            Source::Buffer => {
+                let opened = Model::read(&Uint8Array::new(&data).to_vec(), None);
+                self.answer(key, opened);
             }
-            Source::Buffer => Ok(Uint8Array::new(&data).to_vec()),
-        };
-        let expected = if let Source::Url { sha256, .. } = source { sha256 } else { None };
-        let answer = match bytes.and_then(|b| Model::read(&b, expected.as_deref())) {
+        }
+    }
+
+    fn answer(&self, key: String, opened: Result<Model, String>) {
+        let answer = match opened {
             Ok(model) => {
                 let info = Box::new(model.info());
                 self.models.borrow_mut().insert(key.clone(), model);
@@ -101,6 +113,42 @@ impl Worker {
             Err(message) => FromWorker::OpenFailed { key, message },
         };
         self.post(&answer, None);
+    }
+
+    /// Opens the bundle of an address: the kept one if it is there and good, else a downloaded one, which is then kept.
+    async fn fetch(&self, key: String, url: &str, size: Option<u64>, sha256: Option<&str>) {
+        let Ok(stop) = AbortController::new() else {
+            return self.answer(key, Err("This browser is too old for this page: it has no AbortController.".into()));
+        };
+        let signal = stop.signal();
+        self.downloads.borrow_mut().insert(key.clone(), stop);
+        let download = Download { scope: &self.scope, url, size, checked: sha256.is_some_and(|h| h.len() == 64), signal: &signal };
+        let place = crate::cache::key(url, sha256);
+        let mut opened = None;
+        if let Some(hit) = cache::look(&download, &place).await {
+            match Model::read(&hit.bytes, sha256) {
+                Ok(model) => opened = Some((Ok(model), None, hit.note)),
+                // Damaged, or no longer what is wanted. That it cannot be deleted changes nothing: it will be replaced.
+                Err(_) => drop(crate::cache::delete(&place).await),
+            }
+        }
+        if opened.is_none() {
+            let progress = |received, total| self.post(&FromWorker::Progress { key: key.clone(), received, total }, None);
+            let file: Result<File, String> = download.run(progress).await;
+            let model = file.as_ref().map_err(String::clone).and_then(|f| Model::read(&f.bytes, sha256));
+            opened = Some((model, file.ok(), String::new()));
+        }
+        let Some((model, file, mut note)) = opened else { return };
+        if signal.aborted() {
+            return;
+        }
+        self.downloads.borrow_mut().remove(&key);
+        let name = model.as_ref().ok().map(Model::name);
+        self.answer(key, model);
+        if let (Some(file), Some(name)) = (file, name) {
+            note = cache::keep(&place, &name, url, &file).await;
+        }
+        self.post(&FromWorker::Kept { note }, None);
     }
 
     /// Works through the queue until it is empty.
@@ -127,20 +175,31 @@ impl Worker {
                         self.forget_plans();
                         self.post(&FromWorker::Engine(info), None);
                     }
-                    let lost = self.draw(&engine, &job).await;
-                    if let Some(reason) = lost {
-                        engine = Engine::Cpu;
+                    if let Some(reason) = self.draw(&engine, &job, true).await {
+                        let info;
+                        (engine, info) = self.replace(&reason).await;
                         self.forget_plans();
-                        let note = format!("WebGPU failed ({reason}), so the CPU goes on.");
-                        self.post(&FromWorker::Engine(EngineInfo { note, ..Engine::cpu_info() }), None);
-                        self.draw(&engine, &job).await;
+                        self.post(&FromWorker::Engine(info), None);
+                        self.draw(&engine, &job, false).await;
                     }
                 }
-                ToWorker::Open { .. } | ToWorker::Cancel { .. } => {}
+                ToWorker::Open { .. } | ToWorker::Abort { .. } | ToWorker::Cancel { .. } => {}
             }
         }
         ENGINE.with(|e| e.replace(Some(engine)));
         self.busy.set(false);
+    }
+
+    /// The engine that goes on after a WebGPU device failed: another device where the visitor asked for WebGPU, else the CPU.
+    async fn replace(&self, reason: &str) -> (Engine, EngineInfo) {
+        let reason = reason.trim_end_matches('.');
+        if self.choice.get() == Choice::Auto {
+            let note = format!("WebGPU failed ({reason}), so the CPU goes on.");
+            return (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() });
+        }
+        let (engine, info) = Engine::choose(self.choice.get()).await;
+        let note = format!("The WebGPU device failed ({reason}) and was opened anew. {}", info.note);
+        (engine, EngineInfo { note: note.trim_end().to_owned(), ..info })
     }
 
     fn forget_plans(&self) {

@@ -40,14 +40,20 @@ impl Model {
     /// # Errors
     /// What is wrong with the file, in words.
     pub fn read(bytes: &[u8], sha256: Option<&str>) -> std::result::Result<Model, String> {
-        let bundle = bundle::read(bytes).map_err(|e| format!("This file is not a model that the page can draw with: {e}."))?;
-        if let Some(expected) = sha256.filter(|e| !bundle.sha256.starts_with(&e.to_ascii_lowercase())) {
-            return Err(format!(
-                "This is not the expected file: its SHA-256 begins {}, expected {}. It was replaced or damaged on its way.",
-                &bundle.sha256[..expected.len().min(16)],
-                &expected[..expected.len().min(16)]
-            ));
+        let read = bundle::read(bytes);
+        if let Some(expected) = sha256 {
+            // First of all: a file that is not the expected one may be broken in any way.
+            let found = read.as_ref().map_or_else(|_| bundle::sha256(bytes), |b| b.sha256.clone());
+            if !found.starts_with(&expected.to_ascii_lowercase()) {
+                let short = |hash: &str| hash.chars().take(16).collect::<String>();
+                return Err(format!(
+                    "This is not the expected file: its SHA-256 begins {}, expected {}. It was replaced or damaged on its way.",
+                    short(&found),
+                    short(expected)
+                ));
+            }
         }
+        let bundle = read.map_err(|e| format!("This file is not a model that the page can draw with: {e}."))?;
         let [channels, height, width] = bundle.meta.image.shape();
         if bundle.meta.is_classifier() {
             return Err(format!("`{}` is a classifier: it recognises images and cannot draw them.", bundle.meta.name));
@@ -56,6 +62,11 @@ impl Model {
             return Err(format!("`{}` draws points, {channels} x {height} x {width}; this page shows images.", bundle.meta.name));
         }
         Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None })
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> String {
+        self.bundle.meta.name.clone()
     }
 
     /// What the page is told.

@@ -1,0 +1,60 @@
+// The page in Firefox: on WebGPU (on lavapipe, Mesa's Vulkan on the CPU) and without, the pixels are those of the native interpreter.
+// Run by scripts/test.sh after the page and the command line have been built:
+//
+//   node --test tests/e2e/firefox.test.mjs
+
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { serve } from "../../scripts/serve.mjs";
+import { DIST, SHOTS, difference, done, drawn, eventually, native, problem, until, visitFirefox } from "./harness.mjs";
+
+const TOLERANCE = 2e-3;
+const STUDENT = "#m=fashion-boot&seed=7&n=2&view=draw";
+
+let site;
+
+before(async () => { site = await serve(DIST); });
+after(() => site?.close());
+
+test("a link draws on WebGPU what the native interpreter draws", async (t) => {
+  await visitFirefox({ webgpu: true }, `${site.url}${STUDENT}&backend=webgpu`, async (page) => {
+    const adapter = await page.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter()));
+    assert.ok(adapter, "this firefox gives no WebGPU adapter");
+    await done(page);
+    const { backend, adapter: name, note } = await page.evaluate(() => limbeck.engine());
+    assert.equal(backend, "webgpu", note);
+    const draw = await drawn(page);
+    const worst = difference(draw, native("fashion-boot", { seed: 7, count: 2 }));
+    t.diagnostic(`${name}: ${draw.ms.toFixed(0)} ms, at most ${worst.toExponential(1)} apart`);
+    assert.ok(worst <= TOLERANCE, `${worst} apart`);
+    assert.equal(await problem(page), "");
+  });
+});
+
+test("without WebGPU the CPU draws it, keeps the model, and a second visit downloads nothing", async (t) => {
+  await visitFirefox({ webgpu: false }, `${site.url}${STUDENT}`, async (page) => {
+    await done(page);
+    const { backend, note } = await page.evaluate(() => limbeck.engine());
+    assert.equal(backend, "cpu");
+    assert.match(note, /WebGPU/);
+    const first = await drawn(page);
+    const worst = difference(first, native("fashion-boot", { seed: 7, count: 2 }));
+    t.diagnostic(`${first.ms.toFixed(0)} ms, at most ${worst.toExponential(1)} apart`);
+    assert.ok(worst <= TOLERANCE, `${worst} apart`);
+    await until(page, () => document.querySelectorAll("#kept li").length === 1);
+    await eventually(page, async () => { await navigator.serviceWorker.ready; return true; });
+    await page.click("#tab-model");
+    mkdirSync(SHOTS, { recursive: true });
+    await page.screenshot({ path: join(SHOTS, "firefox-model.png"), fullPage: true });
+    await page.click("#tab-draw");
+    await until(page, () => location.hash.includes("m=fashion-boot") && !location.hash.includes("view=model"));
+    // The network is gone: page and model come from what was kept.
+    await site.close();
+    await page.reload();
+    await done(page);
+    assert.equal(difference(await drawn(page), first), 0);
+    assert.equal(await problem(page), "");
+  });
+});
