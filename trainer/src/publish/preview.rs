@@ -32,8 +32,10 @@ fn layout(width: u32, height: u32) -> (u32, u32, u32) {
     if columns * rows == 0 {
         return (0, 1, 1);
     }
-    // The smallest images that are not too many.
-    (1..=HEIGHT).map(grid).find(|(_, columns, rows)| columns * rows <= MOST).filter(|(_, c, r)| c * r > 0).unwrap_or((1, columns, rows))
+    // The smallest images that are not too many; where those do not fit, fewer small ones.
+    let sparse = (1..=HEIGHT).map(grid).find(|(_, columns, rows)| (1..=MOST).contains(&(columns * rows)));
+    let columns = columns.min(MOST);
+    sparse.unwrap_or((1, columns, rows.min(MOST / columns)))
 }
 
 /// A PNG of 1200 x 630 pixels: a grid drawn by the model on the CPU, image k of class k modulo their number.
