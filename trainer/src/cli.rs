@@ -1,12 +1,20 @@
 //! The command line. Results go to stdout, progress and messages to stderr; exit code 0, 1 (failed), 2 (wrong usage).
 
 use crate::sample::{Device, Labels, Request};
-use crate::{bench, config, data, export, judge, log, publish, sample, train};
+use crate::{bench, config, data, export, info, judge, log, publish, sample, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use limbeck_shared::program::Sampler;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// A line on stdout; that nobody reads on is an error like any other, which `main` takes for the end.
+macro_rules! say {
+    ($($part:tt)*) => {
+        writeln!(std::io::stdout(), $($part)*)?
+    };
+}
 
 /// Distills a diffusion model into a student that draws in one or a few steps.
 #[derive(Debug, Parser)]
@@ -195,7 +203,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             eprintln!("wrote {}", out.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Info { file, json } => info(&file, json),
+        Command::Info { file, json } => info::write(&file, json, &mut std::io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Publish { models, out, base_url, page } => {
             let request = publish::Request { models: &models, out: &out, base_url: base_url.as_deref(), page: page.as_deref() };
             publish::publish(&request, |words| eprintln!("{words}"))?;
@@ -208,11 +216,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { what } => {
-            println!("{}", bench::run(&what)?);
+            say!("{}", bench::run(&what)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Data { what: DataCommand::Fetch { name } } => {
-            println!("{}", data::fetch::find(&name)?.display());
+            say!("{}", data::fetch::find(&name)?.display());
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -233,10 +241,10 @@ fn run_train(a: Train) -> Result<ExitCode> {
     let setup = train::Setup::new(config)?;
     let run = a.run.unwrap_or_else(|| Path::new("runs").join(&setup.config().name));
     if a.dry_run {
-        print!("{}", toml::to_string(setup.config())?);
+        say!("{}", toml::to_string(setup.config())?.trim_end());
         for net in setup.networks() {
             let g = net.exec.graph();
-            println!("# {}: {} parameters, {} MACs an image, {} operations", net.name, g.param_count(), g.macs(), g.nodes.len());
+            say!("# {}: {} parameters, {} MACs an image, {} operations", net.name, g.param_count(), g.macs(), g.nodes.len());
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -307,44 +315,6 @@ fn run_eval(a: Eval) -> Result<ExitCode> {
         (None, Some(file)) => vec![judge.file(file)?],
         _ => bail!("expected --model or --samples"),
     };
-    println!("{}", serde_json::to_string_pretty(&reports)?);
-    Ok(ExitCode::SUCCESS)
-}
-
-fn info(file: &Path, json: bool) -> Result<ExitCode> {
-    let bundle = train::read_bundle(file)?;
-    let m = &bundle.meta;
-    if json {
-        println!("{}", serde_json::to_string_pretty(m)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{} ({})", m.name, m.training.method);
-    println!("  file      {} bytes, sha256 {}", std::fs::metadata(file)?.len(), bundle.sha256);
-    println!(
-        "  image     {}x{}, {} channels; classes: {}",
-        m.image.width,
-        m.image.height,
-        m.image.channels,
-        if m.classes.is_empty() { "none".into() } else { m.classes.join(", ") }
-    );
-    for g in &bundle.graphs {
-        println!("  network   {} parameters, {:.3} M MACs an image, {} operations", g.param_count(), g.macs() as f64 / 1e6, g.nodes.len());
-    }
-    println!("  reads     {:?} on {:?}", m.parameterization, m.schedule);
-    for s in &m.samplers {
-        let steps = if s.steps.is_empty() { "any number of steps".to_string() } else { format!("steps {:?}", s.steps) };
-        println!("  sampler   {}: {steps}, {} by default", s.sampler, s.default_steps);
-    }
-    if let Some(g) = &m.guidance {
-        println!("  guidance  {} to {}, {} by default", g.min, g.max, g.default);
-    }
-    println!("  trained   {} images in {:.0} s: {}", m.training.images_seen, m.training.seconds, m.training.command);
-    if let Some(t) = &m.training.teacher_sha256 {
-        println!("  teacher   {t}");
-    }
-    for (key, v) in &m.training.evaluation {
-        println!("  measured  {key}: fd {}", v.get("fd").unwrap_or(v));
-    }
-    println!("  licence   {}", m.licence);
+    say!("{}", serde_json::to_string_pretty(&reports)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ pub mod device;
 pub mod eval;
 pub mod export;
 mod gpu;
+pub mod info;
 pub mod judge;
 pub mod log;
 pub mod method;

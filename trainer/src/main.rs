@@ -1,6 +1,7 @@
 //! The `limbeck` command.
 
 use clap::Parser;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,6 +18,10 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(Ok(code)) => code,
+        // Whoever reads our output has read enough, such as `head`.
+        Ok(Err(e)) if e.chain().filter_map(|c| c.downcast_ref::<std::io::Error>()).any(|e| e.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Ok(Err(e)) => {
             eprintln!("error: {e:#}");
             ExitCode::from(1)
