@@ -4,10 +4,11 @@
 #   reference-f32 ratio 0.85 (ours 589 ms, peer 690 ms), memory ours 0.46 GB, peer 1.56 GB
 # each side's time being its best round: a shared machine only ever makes a round slower. `bf16x3` (floats as two bf16, three
 # products, sums in f32) stands against PyTorch's f32, `bf16` against PyTorch's bf16 autocast.
-#   tests/peers/train-step.sh [ROUNDS]
+#   tests/peers/train-step.sh [ROUNDS] [PRECISION...]        all three unless given
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-3}
+wanted=" ${*:2} "
 venv=target/peers-venv
 if ! "$venv/bin/python" -c 'import torch, diffusers' 2>/dev/null; then
   echo "installing PyTorch and diffusers into $venv" >&2
@@ -30,6 +31,7 @@ for name in reference rgb32 space-to-depth; do
   [ "$name" = rgb32 ] && batch=32
   for precisions in "f32 f32" "bf16x3 f32" "bf16 bf16"; do
     read -r ours peer <<<"$precisions"
+    [[ $wanted = *[a-z]* && $wanted != *" $ours "* ]] && continue
     for mode in "" --forward-only; do
       for ((i = 0; i < rounds; i++)); do
         target/release/limbeck bench train-step --config "$config" --batch "$batch" --precision "$ours" $mode
