@@ -21,8 +21,7 @@
 //! | `view` | `draw`, `compare`, `path`, `travel`, `model`, `bench` | `draw` |
 //! | `embed` | `1`: without the page's frame, for showing inside of other pages | `0` |
 
-use crate::bundle::{MAX_GUIDANCE, MAX_STEPS};
-use crate::program::Sampler;
+use crate::bundle::MAX_GUIDANCE;
 use std::fmt::Display;
 use std::str::FromStr;
 use thiserror::Error;

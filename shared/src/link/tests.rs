@@ -1,4 +1,6 @@
 use super::*;
+use crate::bundle::MAX_STEPS;
+use crate::program::Sampler;
 use proptest::prelude::*;
 
 /// A link without problems.
