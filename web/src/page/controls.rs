@@ -268,7 +268,9 @@ impl App {
         let select = if side == 0 { &self.ui.steps } else { self.ui.beside(side).1 };
         options(select, &entries, &chosen);
         if side == 0 {
-            self.ui.field_steps.set_hidden(entries.len() < 2);
+            // A path shows all of a student's.
+            let all = self.link.view == View::Path && info.teacher.is_some();
+            self.ui.field_steps.set_hidden(entries.len() < 2 || all);
         }
     }
 }

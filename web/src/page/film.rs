@@ -49,6 +49,13 @@ impl Film<'_> {
         ((room - width) * position as f64 / self.positions.saturating_sub(1).max(1) as f64).round()
     }
 
+    /// Every so-manieth tile, such that first and last are among them and at most `most` remain; all, if no stride gives that.
+    fn thinned(&self, most: usize) -> Vec<(usize, usize)> {
+        let last = self.tiles.len().saturating_sub(1);
+        let stride = (1..last.max(1)).find(|s| last.is_multiple_of(*s) && last / s < most).unwrap_or(1);
+        self.tiles.iter().step_by(stride).copied().collect()
+    }
+
     /// Paints it as wide as there is room. Tiles that would lie on their neighbours are left out; first and last stay.
     pub fn paint(&self, canvas: &HtmlCanvasElement, look: &Look) {
         canvas.set_hidden(self.tiles.is_empty());
@@ -69,12 +76,11 @@ impl Film<'_> {
         context.set_fill_style_str(&look.tile);
         let line = (height / 2.0).round();
         context.fill_rect(left(first.1), line, left(last.1) - left(first.1), look.ratio.ceil());
-        let mut free = f64::NEG_INFINITY;
         let end = left(last.1);
-        for (i, &(image, position)) in self.tiles.iter().enumerate() {
+        let mut free = f64::NEG_INFINITY;
+        for &(image, position) in &self.thinned(((room + gap) / (width + gap)).floor() as usize) {
             let x = left(position);
-            let is_last = i + 1 == self.tiles.len();
-            if !is_last && (x < free || x + width + gap > end) {
+            if position != last.1 && (x < free || x + width + gap > end) {
                 continue;
             }
             free = x + width + gap;

@@ -1,7 +1,7 @@
 //! Which models are there, which two are chosen, and getting them opened.
 
-use super::want::Place;
 use super::App;
+use super::want::Place;
 use crate::protocol::{ModelInfo, Source, ToWorker, Way};
 use limbeck_shared::link::{Choice, Class, MAX_MODELS, Source as LinkSource, View};
 use std::rc::Rc;

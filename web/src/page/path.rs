@@ -13,8 +13,10 @@ use web_sys::{Element, HtmlCanvasElement, HtmlElement, HtmlTemplateElement};
 /// Most numbers of steps of one student, and the largest of them.
 const MOST_WAYS: usize = 4;
 const MOST_STEPS: usize = 16;
-/// Edge of the large pictures, CSS pixels.
-const LARGE: f64 = 140.0;
+/// Edge of the large pictures where there is room for it, and where there is less, CSS pixels.
+const LARGE: [f64; 2] = [140.0, 84.0];
+/// What counts as room.
+const WIDE: f64 = 480.0;
 
 /// One row: a model, drawing in one way.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,6 +111,8 @@ impl App {
         };
         let canvas = |name: &str| part(name).and_then(|e| e.dyn_into::<HtmlCanvasElement>().ok());
         let (Some(large), Some(strip)) = (canvas(".large"), canvas(".strip")) else { return };
+        let look = self.look(&large);
+        let edge = LARGE[usize::from(look.width < WIDE)];
         let title = self.sides[row.side].key.as_ref().map_or(String::new(), |key| self.title(key));
         let student = self.role(row.side) == "Student";
         let _ = card.class_list().toggle_with_force("student", student);
@@ -123,7 +127,7 @@ impl App {
         let (Some(show), Some(run)) = (self.shows.get(&place), run.filter(ready)) else {
             write(".where", "");
             if let Some(show) = self.shows.get(&place).filter(|s| s.picture.count > 0) {
-                show.picture.paint_one(&large, &self.look(&large), 0, LARGE, true);
+                show.picture.paint_one(&large, &look, 0, edge, true);
             }
             return;
         };
@@ -133,12 +137,13 @@ impl App {
         let tiles: Vec<(usize, usize)> = spots.iter().enumerate().map(|(k, &p)| (picture(k), p)).collect();
         let now = spots.iter().rposition(|&p| p <= here).unwrap_or(0);
         let words = match run.levels.get(now) {
+            Some(level) if now == 0 => format!("Start, noise level {}", sigma(*level)),
             Some(level) => format!("{} of {}, noise level {}", plural_step(now), run.levels.len(), sigma(*level)),
             None => "The image".to_owned(),
         };
         write(".where", &words);
         attr(&large, "aria-label", &format!("{title}: {words}"));
-        show.picture.paint_one(&large, &self.look(&large), picture(now), LARGE, false);
+        show.picture.paint_one(&large, &look, picture(now), edge, false);
         let film = Film { picture: &show.picture, tiles: &tiles, positions: reference.len() + 1, current: here, stale: false };
         film.paint(&strip, &self.look(&strip));
         attr(&strip, "aria-label", &format!("{} from noise to image", plural(run.levels.len(), "state")));

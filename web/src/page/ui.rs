@@ -43,7 +43,7 @@ elements! {
     verdict: HtmlElement = "verdict",
     model_name: HtmlElement = "model-name",
     model_line: HtmlElement = "model-line",
-    model_method: HtmlElement = "model-method",
+    model_methods: HtmlElement = "model-methods",
     model_facts: HtmlElement = "model-facts",
     model_eval_title: HtmlElement = "model-eval-title",
     model_eval: HtmlElement = "model-eval",
