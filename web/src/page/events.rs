@@ -10,8 +10,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Document, DragEvent, Element, Event, EventTarget, File, HtmlElement, HtmlInputElement, KeyboardEvent, MouseEvent, Window};
 
-/// Buttons and what they mean.
-const CLICKS: [(&str, fn() -> Msg); 23] = [
+/// A button's id, and what a click on it means.
+type Click = (&'static str, fn() -> Msg);
+
+/// The page's buttons.
+const CLICKS: [Click; 23] = [
     ("shuffle", || Msg::Shuffle),
     ("save", || Msg::Save),
     ("copy", || Msg::Copy),

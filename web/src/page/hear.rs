@@ -11,7 +11,9 @@ impl App {
     /// Tells the worker which interpreter is wanted, and forgets what another one drew.
     pub fn set_up(&mut self) {
         self.forget();
-        self.post(ToWorker::Cancel { upto: self.jobs }, None);
+        if self.drawing() {
+            self.post(ToWorker::Cancel { upto: self.jobs }, None);
+        }
         self.post(ToWorker::Setup { choice: self.choice }, None);
     }
 
