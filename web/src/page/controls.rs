@@ -281,14 +281,20 @@ fn way_value(way: &Way) -> String {
 }
 
 /// A way for reading; `named`: with its sampler.
-pub fn way_text(way: &Way, named: bool) -> String {
-    let name = match way.sampler {
-        Sampler::OneStep => return plural(way.steps, "step"),
-        Sampler::Ddim => "DDIM".to_owned(),
-        Sampler::Renoise => "re-noised".to_owned(),
-        Sampler::FlowMap => "flow map".to_owned(),
-        other => format!("{other:?}"),
-    };
+fn way_text(way: &Way, named: bool) -> String {
     let steps = plural(way.steps, "step");
-    if named { format!("{steps}, {name}") } else { steps }
+    if named && way.sampler != Sampler::OneStep { format!("{steps}, {}", sampler_text(way.sampler)) } else { steps }
+}
+
+/// A sampler for reading.
+pub fn sampler_text(sampler: Sampler) -> &'static str {
+    match sampler {
+        Sampler::OneStep => "one call",
+        Sampler::Euler => "Euler",
+        Sampler::Ddim => "DDIM",
+        Sampler::Heun => "Heun",
+        Sampler::Renoise => "re-noised",
+        Sampler::FlowMap => "flow map",
+        Sampler::FlowEuler => "Euler in flow time",
+    }
 }

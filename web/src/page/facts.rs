@@ -1,9 +1,10 @@
 //! The Model view: what a bundle says of itself.
 
 use super::App;
-use super::controls::way_text;
+use super::controls::sampler_text;
 use super::ui::{attr, duration, figure, plural, text};
 use crate::protocol::ModelInfo;
+use limbeck_shared::program::Sampler;
 use web_sys::HtmlElement;
 
 /// A fact: its name, its value, and whether the value is code.
@@ -32,7 +33,16 @@ fn facts(info: &ModelInfo) -> Vec<Fact> {
     let [c, h, w] = info.shape;
     let sum = info.params.iter().sum::<usize>();
     let macs = info.macs.iter().map(|&m| figure(m as f64)).collect::<Vec<_>>().join(", ");
-    let ways = info.ways.iter().map(|w| format!("{} ({})", way_text(w, true), plural(w.calls, "call"))).collect::<Vec<_>>().join("; ");
+    let mut ways: Vec<(Sampler, Vec<String>)> = vec![];
+    for way in &info.ways {
+        match ways.last_mut().filter(|w| w.0 == way.sampler) {
+            Some((_, steps)) => steps.push(way.steps.to_string()),
+            None => ways.push((way.sampler, vec![way.steps.to_string()])),
+        }
+    }
+    let number = |steps: &[String]| if steps == ["1"] { "1 step".to_owned() } else { format!("{} steps", steps.join(", ")) };
+    let ways = ways.iter().map(|(sampler, steps)| format!("{}: {}", sampler_text(*sampler), number(steps)));
+    let ways = ways.collect::<Vec<_>>().join("; ");
     let mut out = vec![
         ("Method", info.method.clone(), false),
         ("Preset", info.preset.clone(), false),

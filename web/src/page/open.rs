@@ -19,6 +19,10 @@ impl App {
 
     /// A model is ready.
     pub fn opened(&mut self, key: String, info: ModelInfo) {
+        // A file may have been opened again with other contents.
+        for show in self.shows.values_mut() {
+            show.run.take_if(|r| r.job.key == key && r.info.sha256 != info.sha256);
+        }
         self.models.insert(key.clone(), Slot::Open(Rc::new(info)));
         if self.sides[0].key.as_deref() == Some(key.as_str()) && self.link.models[1].source.is_none() {
             // Only now is it known who its teacher is.
