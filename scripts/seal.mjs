@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The last step of building the page, run by trunk (Trunk.toml): names boot.js and worker.js by their contents, as trunk names the
+// The last step of building the page, run by trunk (Trunk.toml): names boot.js, worker.js and theme.js by their contents, as trunk names the
 // other files, and writes the service worker with the list of all files and their SHA-256.
 //
 //   node scripts/seal.mjs [DIR]        the folder that trunk is building, unless given
@@ -27,10 +27,17 @@ function seal(name) {
 }
 
 const index = join(dir, "index.html");
-const before = readFileSync(index, "utf8");
-const tag = 'src="./boot.js"';
-if (before.split(tag).length !== 2) fail(`${index}: expected ${tag} once`);
-writeFileSync(index, before.replace(tag, `src="./${seal("boot")}" data-worker="./${seal("worker")}"`));
+let page = readFileSync(index, "utf8");
+
+/** Replaces what the page has once. */
+function replace(tag, by) {
+  if (page.split(tag).length !== 2) fail(`${index}: expected ${tag} once`);
+  page = page.replace(tag, by);
+}
+
+replace('src="theme.js"', `src="${seal("theme")}"`);
+replace('src="./boot.js"', `src="./${seal("boot")}" data-worker="./${seal("worker")}"`);
+writeFileSync(index, page);
 
 const names = readdirSync(dir).filter((name) => name !== "sw.js" && statSync(join(dir, name)).isFile()).sort();
 const files = names.map((name) => [name, sha256(readFileSync(join(dir, name)))]);

@@ -5,7 +5,7 @@
 //! parameterised.
 
 use crate::error::{Error, Result};
-use crate::program::{Eval, Instr, Label, Program, Reg};
+use crate::program::{Eval, Instr, Keep, Label, Program, Reg};
 use crate::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,8 @@ pub struct Lowered {
     pub steps: Vec<Step>,
     /// The register that holds the images at the end.
     pub output: Reg,
+    /// Registers whose contents are wanted as well, in the order in which they are given back; none for ordinary drawing.
+    pub kept: Vec<Reg>,
 }
 
 /// A network as the interpreters offer it.
@@ -310,11 +312,29 @@ pub fn time_inputs(spec: &ModelSpec, t: f64, target: Option<f64>, guidance: Opti
 /// # Errors
 /// [`Error::Config`] if the program or the model is not valid, or a time has no conversion.
 pub fn lower(program: &Program, spec: &ModelSpec) -> Result<Lowered> {
+    lower_keeping(program, spec, &[])
+}
+
+/// As [`lower`], and copies contents of registers aside as the program comes by ([`crate::program::moments`] names those on an
+/// image's way). What is drawn stays the same.
+///
+/// # Errors
+/// As [`lower`]; [`Error::Config`] if something is to be kept that the program does not have.
+pub fn lower_keeping(program: &Program, spec: &ModelSpec, keep: &[Keep]) -> Result<Lowered> {
     program.validate()?;
     spec.validate()?;
-    let (scaled, raw) = (program.registers, program.registers + 1);
-    let mut steps = Vec::with_capacity(3 * program.instrs.len());
-    for instr in &program.instrs {
+    let bad = |k: &&Keep| k.after > program.instrs.len() || k.reg >= program.registers || !k.scale.is_finite();
+    if let Some(k) = keep.iter().find(bad) {
+        return Err(Error::config("keep", format!("{k:?}"), "a register of the program, after one of its instructions"));
+    }
+    let (scaled, raw, first_kept) = (program.registers, program.registers + 1, program.registers + 2);
+    let mut steps = Vec::with_capacity(3 * program.instrs.len() + keep.len());
+    let put_aside = |after: usize, steps: &mut Vec<Step>| {
+        let due = keep.iter().enumerate().filter(|(_, k)| k.after == after);
+        steps.extend(due.map(|(i, k)| Step::Combine { dst: first_kept + i, terms: vec![(k.scale as f32, k.reg)] }));
+    };
+    for (i, instr) in program.instrs.iter().enumerate() {
+        put_aside(i, &mut steps);
         match instr {
             Instr::Eval(eval) => lower_eval(eval, spec, scaled, raw, &mut steps)?,
             Instr::Combine { dst, terms } => {
@@ -323,7 +343,9 @@ pub fn lower(program: &Program, spec: &ModelSpec) -> Result<Lowered> {
             Instr::Noise { dst, stream } => steps.push(Step::Noise { dst: *dst, stream: *stream }),
         }
     }
-    Ok(Lowered { registers: program.registers + 2, steps, output: program.output })
+    put_aside(program.instrs.len(), &mut steps);
+    let kept = (first_kept..first_kept + keep.len()).collect();
+    Ok(Lowered { registers: first_kept + keep.len(), steps, output: program.output, kept })
 }
 
 fn lower_eval(eval: &Eval, spec: &ModelSpec, scaled: Reg, raw: Reg, steps: &mut Vec<Step>) -> Result<()> {

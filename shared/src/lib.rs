@@ -21,5 +21,6 @@ pub mod nn;
 pub mod program;
 pub mod rng;
 pub mod schedule;
+pub mod travel;
 
 pub use error::{Error, Result};

@@ -6,18 +6,22 @@
 //! | key | value | default |
 //! |---|---|---|
 //! | `v` | version, always written | 1 |
-//! | `m`, `m2` | first and second model: bundle id `[a-z0-9-]{1,64}` or URL | the page's choice |
-//! | `h`, `h2` | first 8 to 64 hexadecimal digits of the model's SHA-256 | not checked |
-//! | `sampler`, `sampler2` | a [`Sampler`] | the bundle's choice |
-//! | `steps`, `steps2` | 1 to 1000 | the bundle's choice |
+//! | `m`, `m2` to `m4` | first model and those beside it: bundle id `[a-z0-9-]{1,64}` or URL | the page's choice |
+//! | `h`, `h2` to `h4` | first 8 to 64 hexadecimal digits of the model's SHA-256 | not checked |
+//! | `sampler`, `sampler2` to `sampler4` | a [`Sampler`] | the bundle's choice |
+//! | `steps`, `steps2` to `steps4` | 1 to 1000 | the bundle's choice |
 //! | `seed` | 64 bits | 0 |
 //! | `n` | images, 1 to 64 | 16 |
 //! | `c` | class index, or `each`: image k has class k modulo their number | `each` |
 //! | `w` | guidance weight, 0 to 20 | the bundle's choice |
-//! | `view` | `draw`, `compare`, `model`, `bench` | `draw` |
+//! | `i` | one image of the draw, 0 to 63: shown large, or on its path, or where a travel begins | none |
+//! | `seed2`, `c2` | seed and class at the end of a travel | the page's choice, the same class |
+//! | `t` | place on a path or travel, in thousandths | the end of a path, the beginning of a travel |
+//! | `show` | on a path, `state` or `x0`: the noisy state, or the network's estimate of the image | `state` |
+//! | `view` | `draw`, `compare`, `path`, `travel`, `model`, `bench` | `draw` |
+//! | `embed` | `1`: without the page's frame, for showing inside of other pages | `0` |
 
-use crate::bundle::{MAX_GUIDANCE, MAX_STEPS};
-use crate::program::Sampler;
+use crate::bundle::MAX_GUIDANCE;
 use std::fmt::Display;
 use std::str::FromStr;
 use thiserror::Error;
@@ -25,69 +29,33 @@ use thiserror::Error;
 mod source;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use source::{MAX_ID, MAX_URL, Source};
+pub use view::{Choice, Class, View};
 
 /// Version of links that this build writes.
 pub const VERSION: u32 = 1;
 /// Longest fragment, bytes.
-pub const MAX_LENGTH: usize = 2000;
+pub const MAX_LENGTH: usize = 4000;
 /// Most images in one draw.
 pub const MAX_COUNT: u32 = 64;
 /// Largest class index.
 pub const MAX_CLASS: u32 = 99_999;
+/// Most models in one link: one, and those beside it.
+pub const MAX_MODELS: usize = 4;
+/// What places on a path or travel are counted in: this many of them are all of it.
+pub const WHOLE: u32 = 1000;
 /// Images in one draw unless told otherwise.
 pub const DEFAULT_COUNT: u32 = 16;
-
-/// What the page shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum View {
-    /// Images of one model.
-    #[default]
-    Draw,
-    /// Two models from the same noise, both timed.
-    Compare,
-    /// What a bundle says about itself.
-    Model,
-    /// How fast this machine is.
-    Bench,
-}
-
-impl View {
-    /// All views and their names in links.
-    pub const ALL: [(View, &str); 4] = [(View::Draw, "draw"), (View::Compare, "compare"), (View::Model, "model"), (View::Bench, "bench")];
-}
-
-/// Which classes to draw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Class {
-    /// Image k has class k modulo the number of classes.
-    #[default]
-    Each,
-    /// All images have this class, at most [`MAX_CLASS`].
-    Index(u32),
-}
-
-/// A model and how to draw with it; what is `None` the page or the bundle decides.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct Choice {
-    /// Which bundle.
-    pub source: Option<Source>,
-    /// Start of the file's SHA-256: 8 to 64 lower-case hexadecimal digits. A page must refuse a file that does not match.
-    pub sha256: Option<String>,
-    /// Which sampler.
-    pub sampler: Option<Sampler>,
-    /// How many steps, 1 to 1000.
-    pub steps: Option<usize>,
-}
 
 /// The state of the page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// Version of the link, at least 1. A later one than [`VERSION`] is kept, so that a newer page still reads what this one copies.
     pub version: u32,
-    /// The model, and the one beside it in [`View::Compare`].
-    pub models: [Choice; 2],
+    /// The model, and those beside it in [`View::Compare`] and [`View::Path`].
+    pub models: [Choice; MAX_MODELS],
     /// Seed of the draw.
     pub seed: u64,
     /// Number of images, 1 to [`MAX_COUNT`].
@@ -96,8 +64,20 @@ pub struct Link {
     pub class: Class,
     /// Guidance weight, 0 to 20.
     pub guidance: Option<f64>,
+    /// One image of the draw, below [`MAX_COUNT`].
+    pub image: Option<u32>,
+    /// Seed at the end of a travel.
+    pub seed2: Option<u64>,
+    /// Class at the end of a travel, at most [`MAX_CLASS`].
+    pub class2: Option<u32>,
+    /// Place on a path or travel, 0 to [`WHOLE`].
+    pub place: Option<u32>,
+    /// On a path, show the network's estimate of the image instead of the noisy state.
+    pub estimate: bool,
     /// What is shown.
     pub view: View,
+    /// Without the page's frame.
+    pub embed: bool,
     /// Pairs of unknown key, as they were, in their order.
     unknown: Vec<String>,
 }
@@ -111,7 +91,13 @@ impl Default for Link {
             count: DEFAULT_COUNT,
             class: Class::default(),
             guidance: None,
+            image: None,
+            seed2: None,
+            class2: None,
+            place: None,
+            estimate: false,
             view: View::default(),
+            embed: false,
             unknown: vec![],
         }
     }
@@ -220,7 +206,7 @@ impl Link {
                 out.extend(["&", key, suffix, "=", &source::encode(&v)]);
             }
         };
-        for (m, suffix) in self.models.iter().zip(["", "2"]) {
+        for (m, suffix) in self.models.iter().zip(SUFFIXES) {
             put("m", suffix, m.source.as_ref().map(|s| s.as_str().into()));
             put("h", suffix, m.sha256.clone());
             put("sampler", suffix, m.sampler.map(|s| s.name().into()));
@@ -230,30 +216,26 @@ impl Link {
         put("n", "", (self.count != DEFAULT_COUNT).then(|| self.count.to_string()));
         put("c", "", if let Class::Index(c) = self.class { Some(c.to_string()) } else { None });
         put("w", "", self.guidance.map(number));
-        let view = View::ALL.iter().find(|v| v.0 == self.view && self.view != View::default());
-        put("view", "", view.map(|v| v.1.into()));
+        put("i", "", self.image.map(|i| i.to_string()));
+        put("seed2", "", self.seed2.map(|s| s.to_string()));
+        put("c2", "", self.class2.map(|c| c.to_string()));
+        put("t", "", self.place.map(|t| t.to_string()));
+        put("show", "", self.estimate.then(|| "x0".into()));
+        put("view", "", (self.view != View::default()).then(|| self.view.name().into()));
+        put("embed", "", self.embed.then(|| "1".into()));
         out
     }
 
     /// Sets the value of a known key, or says what it should be.
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let (base, model) = match key.strip_suffix('2') {
-            Some(base) => (base, &mut self.models[1]),
-            None => (key, &mut self.models[0]),
-        };
-        match base {
+        for (model, suffix) in self.models.iter_mut().zip(SUFFIXES) {
+            match key.strip_suffix(suffix).filter(|base| OF_MODELS.contains(base)) {
+                Some(base) => return model.set(base, value),
+                None => continue,
+            }
+        }
+        match key {
             "v" => self.version = integer(value, 1, u32::MAX)?,
-            "m" => model.source = Some(Source::parse(value)?),
-            "h" => {
-                let hex = (8..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_hexdigit());
-                let hash = hex.then(|| value.to_ascii_lowercase()).ok_or("8 to 64 hexadecimal digits of a SHA-256")?;
-                model.sha256 = Some(hash);
-            }
-            "sampler" => {
-                let names = || format!("one of {}", Sampler::ALL.map(Sampler::name).join(", "));
-                model.sampler = Some(Sampler::ALL.into_iter().find(|s| s.name() == value).ok_or_else(names)?);
-            }
-            "steps" => model.steps = Some(integer(value, 1, MAX_STEPS)?),
             "seed" => self.seed = integer(value, 0, u64::MAX)?,
             "n" => self.count = integer(value, 1, MAX_COUNT)?,
             "c" if value == "each" => self.class = Class::Each,
@@ -266,6 +248,12 @@ impl Link {
                 // Plus zero: a guidance of -0 is written as 0.
                 self.guidance = Some(w.ok_or_else(|| format!("a number from 0 to {MAX_GUIDANCE}"))? + 0.0);
             }
+            "i" => self.image = Some(integer(value, 0, MAX_COUNT - 1)?),
+            "seed2" => self.seed2 = Some(integer(value, 0, u64::MAX)?),
+            "c2" => self.class2 = Some(integer(value, 0, MAX_CLASS)?),
+            "t" => self.place = Some(integer(value, 0, WHOLE)?),
+            "show" => self.estimate = one_of(value, [("state", false), ("x0", true)])?,
+            "embed" => self.embed = one_of(value, [("0", false), ("1", true)])?,
             "view" => {
                 let names = || format!("one of {}", View::ALL.map(|v| v.1).join(", "));
                 self.view = View::ALL.iter().find(|v| v.1 == value).ok_or_else(names)?.0;
@@ -276,7 +264,20 @@ impl Link {
     }
 }
 
-const KEYS: [&str; 14] = ["v", "m", "h", "sampler", "steps", "m2", "h2", "sampler2", "steps2", "seed", "n", "c", "w", "view"];
+/// Keys that each model has, and what follows them for the first, second, third and fourth model.
+const OF_MODELS: [&str; 4] = ["m", "h", "sampler", "steps"];
+const SUFFIXES: [&str; MAX_MODELS] = ["", "2", "3", "4"];
+/// Every key.
+const KEYS: [&str; 28] = [
+    "v", "m", "h", "sampler", "steps", "m2", "h2", "sampler2", "steps2", "m3", "h3", "sampler3", "steps3", "m4", "h4", "sampler4",
+    "steps4", "seed", "n", "c", "w", "i", "seed2", "c2", "t", "show", "view", "embed",
+];
+
+/// The meaning of a word.
+fn one_of<T, const N: usize>(value: &str, words: [(&str, T); N]) -> Result<T, String> {
+    let expected = words.iter().map(|w| w.0).collect::<Vec<_>>().join(" or ");
+    words.into_iter().find(|w| w.0 == value).map(|w| w.1).ok_or(expected)
+}
 
 fn integer<T: FromStr + PartialOrd + Display>(value: &str, min: T, max: T) -> Result<T, String> {
     let n = value.parse().ok().filter(|n| (&min..=&max).contains(&n));

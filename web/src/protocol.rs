@@ -99,12 +99,18 @@ pub struct Job {
     pub steps: usize,
     /// Guidance weight, 1 for none.
     pub guidance: f64,
-    /// Seed of the noise; image k takes the k-th noise of this seed.
+    /// Seed of the noise; image k takes noise `first + k` of this seed.
     pub seed: u64,
     /// One label an image; empty for an unconditional model. Its length is the number of images unless empty.
     pub labels: Vec<u32>,
     /// Number of images.
     pub count: usize,
+    /// Index of the first image's noise.
+    pub first: u64,
+    /// Give the states on the way as well; of one image only.
+    pub path: bool,
+    /// The seed to travel to: image k of n takes the noise a part `k / (n - 1)` of the way to it, all of them at index `first`.
+    pub to: Option<u64>,
 }
 
 /// Who computes.
@@ -237,8 +243,11 @@ pub enum FromWorker {
         number: u32,
         /// Network calls an image.
         calls: usize,
+        /// For a path: the noise level of each state, noisiest first.
+        levels: Vec<f64>,
     },
-    /// Some images of a job; the message's array holds them, f32 `[count, C, H, W]` in [-1, 1].
+    /// Some images of a job; the message's array holds them, f32 `[count, C, H, W]` in [-1, 1]. Of a path, all of it at once: the
+    /// image, then for each level the state, scaled to be seen, and the network's estimate of the image.
     Slice {
         /// The job.
         number: u32,

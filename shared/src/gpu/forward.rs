@@ -55,7 +55,7 @@ impl ForwardPlan {
         };
         let dispatches: Vec<Resolved> = net_plan.dispatches.iter().map(|d| resolve(d, net, address)).collect();
         let arena = u64::from(scratch) + u64::from(net_plan.scratch);
-        let recording = Recording::new(model, &dispatches, arena, (u64::from(output), size as u64), &[])?;
+        let recording = Recording::new(model, &dispatches, arena, (vec![u64::from(output)], size as u64), &[])?;
         let upload = vec![0f32; 4 * upload];
         Ok(ForwardPlan { model: model.clone(), net, batch, recording, features: net_plan.features, at, upload })
     }

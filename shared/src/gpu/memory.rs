@@ -78,8 +78,8 @@ impl Memory {
                 items.push(Item { size: size.saturating_mul(outs.len() as u32), first: i, last: i });
             }
         }
-        if steps.noise[steps.output].is_none() {
-            items[item_of[steps.output].0].last = end;
+        for &output in steps.outputs.iter().filter(|&&v| steps.noise[v].is_none()) {
+            items[item_of[output].0].last = end;
         }
         let (offsets, total) = allocate(&items).ok_or_else(|| Error::Gpu("activations beyond 64 GiB".into()))?;
         Ok(Memory {

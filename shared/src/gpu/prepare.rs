@@ -33,8 +33,8 @@ pub(super) struct Prepared {
     pub dispatches: Vec<Resolved>,
     /// The arena, in vec4s.
     pub total: u64,
-    /// Where the images lie at the end and how long they are, in vec4s.
-    pub result: (u64, u64),
+    /// Where each result lies at the end, and how long one is, in vec4s.
+    pub results: (Vec<u64>, u64),
     /// The arena's beginning: what runs upload, then what planning uploads.
     pub contents: Vec<f32>,
     /// Floats of `contents` that runs upload.
@@ -128,9 +128,9 @@ fn build(model: &GpuModel, steps: &Steps, batch: usize) -> Result<Prepared> {
             }
         }
     }
-    let result = (u64::from(address(steps.output)), size as u64);
+    let results = (steps.outputs.iter().map(|&v| u64::from(address(v))).collect(), size as u64);
     let streams = steps.streams.clone();
-    Ok(Prepared { shape, streams, classes, dispatches, total, result, contents, upload: 4 * upload })
+    Ok(Prepared { shape, streams, classes, dispatches, total, results, contents, upload: 4 * upload })
 }
 
 /// Words for a network's dispatch once its memory is known.

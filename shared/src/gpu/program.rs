@@ -8,7 +8,7 @@ use super::record::Recording;
 use crate::denoiser::Lowered;
 use crate::error::{Error, Result};
 use crate::graph::Shape;
-use crate::program::Label;
+use crate::program::{Label, NoiseSource};
 use crate::rng::{self, Stream};
 
 /// A program ready to run, again and again, for one number of images.
@@ -16,6 +16,8 @@ pub struct GpuPlan {
     recording: Recording,
     batch: usize,
     shape: Shape,
+    /// Results of a run: the images, and what is kept besides.
+    results: usize,
     /// Streams of the program's noise, in order.
     streams: Vec<u32>,
     /// Labels that the networks know; 0: they ask for none.
@@ -28,10 +30,11 @@ pub struct GpuPlan {
 impl GpuPlan {
     pub(super) fn new(model: &GpuModel, lowered: &Lowered, batch: usize) -> Result<GpuPlan> {
         let p = prepare(model, lowered, batch)?;
-        let recording = Recording::new(model, &p.dispatches, p.total, p.result, &p.contents)?;
+        let results = p.results.0.len();
+        let recording = Recording::new(model, &p.dispatches, p.total, p.results, &p.contents)?;
         let mut upload = p.contents;
         upload.truncate(p.upload);
-        Ok(GpuPlan { recording, batch, shape: p.shape, streams: p.streams, classes: p.classes, upload, packed: vec![] })
+        Ok(GpuPlan { recording, batch, shape: p.shape, results, streams: p.streams, classes: p.classes, upload, packed: vec![] })
     }
 
     /// Images of one run.
@@ -56,7 +59,7 @@ impl GpuPlan {
 
     /// Draws images: `noise[k]` holds standard normals `[batch, c, h, w]` for the program's k-th noise, `labels` one label for each
     /// image (may be empty for unconditional networks), `null_label` what [`Label::Null`] stands for. The result is
-    /// `[batch, c, h, w]`.
+    /// `[batch, c, h, w]`, and as much again for each kept register.
     ///
     /// # Errors
     /// [`Error::Call`] if an argument does not fit; [`Error::Gpu`] if the device fails.
@@ -80,10 +83,12 @@ impl GpuPlan {
         for (source, to) in noise.iter().zip(self.upload[4 * label_quads(self.batch)..].chunks_exact_mut(size)) {
             pack(source.as_ref(), self.shape, to);
         }
-        let shape = self.shape;
-        let read = |result: &[f32]| {
-            let mut out = vec![0f32; len];
-            unpack(result, shape, &mut out);
+        let (shape, results) = (self.shape, self.results);
+        let read = |floats: &[f32]| {
+            let mut out = vec![0f32; len * results];
+            for (from, to) in floats.chunks_exact(size).zip(out.chunks_exact_mut(len)) {
+                unpack(from, shape, to);
+            }
             out
         };
         self.recording.run(&self.upload, read).await
@@ -94,14 +99,23 @@ impl GpuPlan {
     /// # Errors
     /// As [`GpuPlan::run`].
     pub async fn sample(&mut self, seed: u64, first_index: u64, labels: &[u32], null_label: u32) -> Result<Vec<f32>> {
+        let mut noise = |stream, k: usize, image: &mut [f32]| {
+            rng::normals(seed, Stream::Sample(stream), first_index.wrapping_add(k as u64), image);
+        };
+        self.sample_from(&mut noise, labels, null_label).await
+    }
+
+    /// As [`GpuPlan::sample`], with noise from anywhere.
+    ///
+    /// # Errors
+    /// As [`GpuPlan::run`].
+    pub async fn sample_from(&mut self, noise: &mut NoiseSource<'_>, labels: &[u32], null_label: u32) -> Result<Vec<f32>> {
         let pixels = self.shape.iter().product::<usize>();
         let len = self.batch * pixels;
         let mut buffer = std::mem::take(&mut self.packed);
         buffer.resize(len * self.streams.len(), 0.0);
         for (stream, out) in self.streams.iter().zip(buffer.chunks_exact_mut(len)) {
-            for (k, image) in out.chunks_exact_mut(pixels).enumerate() {
-                rng::normals(seed, Stream::Sample(*stream), first_index.wrapping_add(k as u64), image);
-            }
+            out.chunks_exact_mut(pixels).enumerate().for_each(|(k, image)| noise(*stream, k, image));
         }
         let noise: Vec<&[f32]> = buffer.chunks_exact(len).collect();
         let result = self.run(&noise, labels, null_label).await;

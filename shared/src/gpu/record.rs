@@ -34,21 +34,24 @@ pub struct Recording {
     bind_groups: Vec<wgpu::BindGroup>,
     pipelines: Vec<wgpu::ComputePipeline>,
     commands: Vec<Command>,
-    /// Where the result begins in the arena, and its length, in bytes.
-    result: (u64, u64),
+    /// Where each result begins in the arena, and the length of one, in bytes.
+    results: (Vec<u64>, u64),
     /// A read-back was begun whose future may have been dropped.
     mapping: bool,
 }
 
 impl Recording {
-    /// Makes everything. `arena` and `result` (start, length) count vec4s; `contents` are the arena's first floats.
-    pub fn new(model: &GpuModel, dispatches: &[Resolved], arena: u64, result: (u64, u64), contents: &[f32]) -> Result<Recording> {
+    /// Makes everything. `arena` and `results` (where each begins, length of one) count vec4s; `contents` are the arena's first
+    /// floats.
+    pub fn new(model: &GpuModel, dispatches: &[Resolved], arena: u64, results: (Vec<u64>, u64), contents: &[f32]) -> Result<Recording> {
         use wgpu::BufferUsages as Usage;
         let engine = model.engine.clone();
         let arena =
             engine.buffer("activations", 16 * arena, Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC, bytemuck::cast_slice(contents))?;
-        let result = (16 * result.0, 16 * result.1);
-        let staging = engine.buffer("result", result.1, Usage::MAP_READ | Usage::COPY_DST, &[])?;
+        let results: (Vec<u64>, u64) = (results.0.iter().map(|at| 16 * at).collect(), 16 * results.1);
+        let all = results.1 * results.0.len() as u64;
+        engine.fits("results", all)?;
+        let staging = engine.buffer("results", all, Usage::MAP_READ | Usage::COPY_DST, &[])?;
 
         // Dispatches with the same parameters (every evaluation of a sampler repeats most of them) share one slot.
         let mut slots: HashMap<&[u32], u32> = HashMap::new();
@@ -93,7 +96,7 @@ impl Recording {
         let bind_groups = bind_groups.collect();
         let pipelines = kernels.into_iter().map(|k| engine.pipeline(k)).collect();
         engine.check()?;
-        Ok(Recording { engine, arena, staging, bind_groups, pipelines, commands, result, mapping: false })
+        Ok(Recording { engine, arena, staging, bind_groups, pipelines, commands, results, mapping: false })
     }
 
     /// How many dispatches one run makes.
@@ -101,7 +104,8 @@ impl Recording {
         self.commands.len()
     }
 
-    /// Writes `contents` to the beginning of the arena, runs every dispatch, and hands the result's floats to `read`.
+    /// Writes `contents` to the beginning of the arena, runs every dispatch, and hands the results' floats, one
+    /// after another, to `read`.
     pub async fn run<T>(&mut self, contents: &[f32], read: impl FnOnce(&[f32]) -> T) -> Result<T> {
         self.engine.check()?;
         if self.mapping {
@@ -118,15 +122,18 @@ impl Recording {
             let mut encoder = inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             self.encode(&mut encoder, now);
             if rest.is_empty() {
-                encoder.copy_buffer_to_buffer(&self.arena, self.result.0, &self.staging, 0, self.result.1);
+                for (i, at) in self.results.0.iter().enumerate() {
+                    encoder.copy_buffer_to_buffer(&self.arena, *at, &self.staging, i as u64 * self.results.1, self.results.1);
+                }
             }
             inner.queue.submit([encoder.finish()]);
             Tally::add(&inner.tally.submits, 1);
         }
 
+        let all = self.results.1 * self.results.0.len() as u64;
         let (sender, receiver) = oneshot();
         self.mapping = true;
-        self.staging.map_async(wgpu::MapMode::Read, 0..self.result.1, move |r| sender.send(r));
+        self.staging.map_async(wgpu::MapMode::Read, 0..all, move |r| sender.send(r));
         // On the web the event loop completes the mapping.
         #[cfg(not(target_arch = "wasm32"))]
         inner.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Gpu(e.to_string()))?;
@@ -134,7 +141,7 @@ impl Recording {
         self.engine.check()?;
         mapped.map_err(|e| Error::Gpu(e.to_string()))?;
         Tally::add(&self.engine.0.tally.readbacks, 1);
-        let view = self.staging.get_mapped_range(0..self.result.1).map_err(|e| Error::Gpu(e.to_string()))?;
+        let view = self.staging.get_mapped_range(0..all).map_err(|e| Error::Gpu(e.to_string()))?;
         let value = match bytemuck::try_cast_slice(&view) {
             Ok(floats) => read(floats),
             // A mapping that is not aligned for floats has to be copied once.

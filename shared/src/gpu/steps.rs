@@ -44,8 +44,8 @@ pub struct Steps {
     pub noise: Vec<Option<usize>>,
     /// The stream of each noise.
     pub streams: Vec<u32>,
-    /// The result.
-    pub output: Value,
+    /// The results: the images, then what is kept besides.
+    pub outputs: Vec<Value>,
 }
 
 impl Action {
@@ -72,7 +72,7 @@ impl Action {
 /// # Errors
 /// [`Error::Call`] names a register that is read before it is written, or is none of the program's.
 pub fn steps(lowered: &Lowered, pairs: bool) -> Result<Steps> {
-    let mut s = Steps { actions: vec![], noise: vec![], streams: vec![], output: 0 };
+    let mut s = Steps { actions: vec![], noise: vec![], streams: vec![], outputs: vec![] };
     let mut current: Vec<Option<Value>> = vec![None; lowered.registers];
     let read = |current: &[Option<Value>], r: usize| {
         current.get(r).copied().flatten().ok_or_else(|| Error::call("register", r, "one that was written"))
@@ -125,7 +125,8 @@ pub fn steps(lowered: &Lowered, pairs: bool) -> Result<Steps> {
         let register = current.get_mut(dst);
         *register.ok_or_else(|| Error::call("register", dst, format!("below {}", lowered.registers)))? = Some(value);
     }
-    s.output = read(&current, lowered.output)?;
+    let wanted = std::iter::once(&lowered.output).chain(&lowered.kept);
+    s.outputs = wanted.map(|&r| read(&current, r)).collect::<Result<_>>()?;
     Ok(s)
 }
 
@@ -146,7 +147,7 @@ mod tests {
             net(3, Label::Null),
             Step::Combine { dst: 0, terms: vec![(2.0, 1), (-1.0, 3)] },
         ];
-        let lowered = Lowered { registers: 4, steps: steps_in, output: 0 };
+        let lowered = Lowered { registers: 4, steps: steps_in, output: 0, kept: vec![] };
         let s = steps(&lowered, true).unwrap();
         let outs = vec![(2, Label::Given), (3, Label::Null)];
         let want = [
@@ -156,7 +157,7 @@ mod tests {
             Action::Combine { dst: 4, terms: vec![(2.0, 2), (-1.0, 3)] },
         ];
         assert_eq!(s.actions, want);
-        assert_eq!(s.output, 4);
+        assert_eq!(s.outputs, [4]);
         assert_eq!(steps(&lowered, false).unwrap().actions.len(), 5);
         let mut reversed = lowered.clone();
         reversed.steps[2] = net(1, Label::Null);

@@ -1,4 +1,6 @@
 use super::*;
+use crate::bundle::MAX_STEPS;
+use crate::program::Sampler;
 use proptest::prelude::*;
 
 /// A link without problems.
@@ -20,12 +22,16 @@ fn problem(fragment: &str) -> (String, String) {
 #[test]
 fn everything_in_one_link() {
     let text = "v=1&m=fashion-boot&h=0123abcd&sampler=one_step&steps=1&m2=https://example.org:8443/a%2520b/t.safetensors?x=1%26y=2\
-                &sampler2=heun&steps2=18&seed=18446744073709551615&n=64&c=3&w=1.5&view=compare&theme=dark&flag";
+                &sampler2=heun&steps2=18&m3=fashion-sid&steps3=2&m4=fashion-sid&h4=89abcdef&seed=18446744073709551615&n=64&c=3&w=1.5\
+                &i=63&seed2=7&c2=9&t=1000&show=x0&view=compare&embed=1&theme=dark&flag";
     let link = clean(text);
     assert_eq!(link.models[0].source.as_ref().unwrap().id(), Some("fashion-boot"));
     assert_eq!(link.models[1].source.as_ref().unwrap().url(), Some("https://example.org:8443/a%20b/t.safetensors?x=1&y=2"));
     assert_eq!((link.models[0].sampler, link.models[1].steps), (Some(Sampler::OneStep), Some(18)));
     assert_eq!((link.seed, link.count, link.class, link.guidance, link.view), (u64::MAX, 64, Class::Index(3), Some(1.5), View::Compare));
+    assert_eq!((link.models[2].steps, link.models[3].sha256.as_deref()), (Some(2), Some("89abcdef")));
+    assert_eq!((link.image, link.seed2, link.class2, link.place), (Some(63), Some(7), Some(9), Some(WHOLE)));
+    assert!(link.estimate && link.embed);
     assert_eq!(link.unknown(), ["theme=dark", "flag"]);
     assert_eq!(link.to_fragment(), text);
     assert_eq!(clean(&format!("#{text}")), link);
@@ -34,7 +40,7 @@ fn everything_in_one_link() {
 #[test]
 fn defaults_are_left_out() {
     assert_eq!(Link::default().to_fragment(), "v=1");
-    for text in ["", "#", "&&", "v=1&seed=0&n=16&c=each&view=draw"] {
+    for text in ["", "#", "&&", "v=1&seed=0&n=16&c=each&view=draw&show=state&embed=0"] {
         assert_eq!(clean(text), Link::default(), "{text}");
     }
 }
@@ -57,10 +63,18 @@ fn values_out_of_bounds_fall_back() {
         ("w=20.5", "w", "a number from 0 to 20"),
         ("w=NaN", "w", "a number from 0 to 20"),
         ("w=inf", "w", "a number from 0 to 20"),
-        ("view=admin", "view", "one of draw, compare, model, bench"),
+        ("view=admin", "view", "one of draw, compare, path, travel, model, bench"),
         ("h=0123abc", "h", "8 to 64 hexadecimal digits of a SHA-256"),
         ("h=xyzxyzxyz", "h", "8 to 64 hexadecimal digits of a SHA-256"),
         ("sampler=warp", "sampler", "one of one_step, euler, ddim, heun, renoise, flow_map, flow_euler"),
+        ("i=64", "i", "a whole number from 0 to 63"),
+        ("t=1001", "t", "a whole number from 0 to 1000"),
+        ("t=0.5", "t", "a whole number from 0 to 1000"),
+        ("seed2=-1", "seed2", "a whole number from 0 to 18446744073709551615"),
+        ("c2=each", "c2", "a whole number from 0 to 99999"),
+        ("show=all", "show", "state or x0"),
+        ("embed=yes", "embed", "0 or 1"),
+        ("steps4=0", "steps4", "a whole number from 1 to 1000"),
         ("v=0", "v", "a whole number from 1 to 4294967295"),
     ] {
         assert_eq!(problem(text), (key.into(), expected.into()), "{text}");
@@ -169,17 +183,33 @@ fn the_longest_known_link_fits() {
     };
     let link = Link {
         version: u32::MAX,
-        models: [choice.clone(), choice],
+        models: [choice.clone(), choice.clone(), choice.clone(), choice],
         seed: u64::MAX,
         count: 64,
         class: Class::Index(MAX_CLASS),
         guidance: Some(1.234_567_890_123_456_7e-301),
+        image: Some(63),
+        seed2: Some(u64::MAX),
+        class2: Some(MAX_CLASS),
+        place: Some(WHOLE),
+        estimate: true,
         view: View::Compare,
+        embed: true,
         unknown: vec![],
     };
     let text = link.to_fragment();
     assert!(text.len() <= MAX_LENGTH, "{}", text.len());
     assert_eq!(Link::parse(&text), (link, vec![Problem::Version { found: u32::MAX }]));
+}
+
+/// Links of the shipped models, with every option set, stay short enough for messages and codes.
+#[test]
+fn links_of_shipped_models_are_short() {
+    let model = |name: &str, steps: u32, suffix: &str| format!("&m{suffix}={name}&h{suffix}=0123456789abcdef&steps{suffix}={steps}");
+    let models = [model("fashion-boot", 1, ""), model("fashion-teacher", 18, "2"), model("fashion-sid", 4, "3")].concat();
+    let text = format!("v=1{models}&seed=123456&n=64&c=3&w=1.5&i=12&seed2=654321&c2=9&t=500&show=x0&view=compare&embed=1");
+    assert_eq!(clean(&text).to_fragment(), text);
+    assert!(text.len() < 300, "{}", text.len());
 }
 
 fn source() -> impl Strategy<Value = Source> {
@@ -204,8 +234,26 @@ fn link() -> impl Strategy<Value = Link> {
     let seed = prop_oneof![any::<u64>(), 0..3u64];
     // Not a known key: those have no upper-case letters.
     let unknown = prop::collection::vec("[A-Z%]{1,5}(=[A-Za-z0-9%+=?/:.-]{0,10})?", 0..4);
-    ([choice(), choice()], seed, 1..=MAX_COUNT, class, guidance, view, unknown).prop_map(
-        |(models, seed, count, class, guidance, view, unknown)| Link { version: 1, models, seed, count, class, guidance, view, unknown },
+    let models = [choice(), choice(), choice(), choice()];
+    let places = (prop::option::of(0..MAX_COUNT), prop::option::of(any::<u64>()), prop::option::of(0..=MAX_CLASS));
+    let flags = (prop::option::of(0..=WHOLE), any::<bool>(), any::<bool>());
+    (models, seed, 1..=MAX_COUNT, class, guidance, places, flags, view, unknown).prop_map(
+        |(models, seed, count, class, guidance, (image, seed2, class2), (place, estimate, embed), view, unknown)| Link {
+            version: 1,
+            models,
+            seed,
+            count,
+            class,
+            guidance,
+            image,
+            seed2,
+            class2,
+            place,
+            estimate,
+            view,
+            embed,
+            unknown,
+        },
     )
 }
 
@@ -226,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn near_links_too(pairs in prop::collection::vec(("(v|m|h|m2|h2|sampler2?|steps2?|seed|n|c|w|view|x|%6D)", "=?", "[#&%a-z0-9:/.-]{0,400}"), 0..12)) {
+    fn near_links_too(pairs in prop::collection::vec(("(v|m[1-5]?|h4?|sampler2?|steps[23]?|seed2?|n|c2?|w|i|t|show|view|embed|x|%6D)", "=?", "[#&%a-z0-9:/.-]{0,400}"), 0..12)) {
         let text: Vec<String> = pairs.iter().map(|(k, e, v)| format!("{k}{e}{v}")).collect();
         let (link, problems) = Link::parse(&text.join("&"));
         let fragment = link.to_fragment();

@@ -4,13 +4,15 @@
 //! [`crate::denoiser::lower`] replaces every `Eval` by a raw network call between two `Combine`s; [`run()`] walks the result on
 //! the CPU, and the GPU records it into one submit.
 
+mod path;
 mod run;
 mod samplers;
 #[cfg(test)]
 mod tests;
 
 pub use crate::denoiser::{ModelSpec, Parameterization};
-pub use run::{run, run_closed_form};
+pub use path::{Keep, Moment, moments};
+pub use run::{NoiseSource, run, run_closed_form, run_from};
 pub use samplers::{MAX_STEPS, Sampler, build};
 
 use crate::error::{Error, Result};

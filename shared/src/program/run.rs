@@ -5,15 +5,29 @@ use crate::denoiser::{Denoiser, Lowered, Net, Step};
 use crate::error::{Error, Result};
 use crate::rng::{self, Stream};
 
+/// Where a program's noise comes from: `(stream, k, out)` fills `out` with standard normals for image k of the call.
+pub type NoiseSource<'a> = dyn FnMut(u32, usize, &mut [f32]) + 'a;
+
 /// Draws images: walks a lowered program with its networks.
 ///
 /// Image k of the call, with label `labels[k]`, takes its noise from index `first_index + k`, so it is the same image at any
 /// batch size. `null_label` is what [`Label::Null`] gives to the networks. The result holds `labels.len()` images one after
-/// another.
+/// another, and after them as many for each kept register.
 ///
 /// # Errors
 /// [`Error::Call`] if a network is missing or the shapes differ; whatever a network reports.
 pub fn run(lowered: &Lowered, nets: &[&dyn Net], seed: u64, first_index: u64, labels: &[u32], null_label: u32) -> Result<Vec<f32>> {
+    let mut noise = |stream, k: usize, image: &mut [f32]| {
+        rng::normals(seed, Stream::Sample(stream), first_index.wrapping_add(k as u64), image);
+    };
+    run_from(lowered, nets, &mut noise, labels, null_label)
+}
+
+/// As [`run`], with noise from anywhere.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_from(lowered: &Lowered, nets: &[&dyn Net], noise: &mut NoiseSource<'_>, labels: &[u32], null_label: u32) -> Result<Vec<f32>> {
     let Some(shape) = nets.first().map(|n| n.shape()) else {
         return Err(Error::call("networks", 0, "at least one"));
     };
@@ -35,14 +49,15 @@ pub fn run(lowered: &Lowered, nets: &[&dyn Net], seed: u64, first_index: u64, la
             }
             Step::Combine { dst, terms } => registers.combine(*dst, terms)?,
             Step::Noise { dst, stream } => registers.write(*dst, |_, out| {
-                for (k, image) in out.chunks_exact_mut(pixels).enumerate() {
-                    rng::normals(seed, Stream::Sample(*stream), first_index.wrapping_add(k as u64), image);
-                }
+                out.chunks_exact_mut(pixels).enumerate().for_each(|(k, image)| noise(*stream, k, image));
                 Ok(())
             })?,
         }
     }
-    registers.take(lowered.output)
+    let kept = lowered.kept.iter().map(|&r| registers.get(r).map(<[f32]>::to_vec)).collect::<Result<Vec<_>>>()?;
+    let mut images = registers.take(lowered.output)?;
+    images.extend(kept.into_iter().flatten());
+    Ok(images)
 }
 
 /// Walks a program with a denoiser in closed form on registers of `len` values; `noise(stream, out)` gives the noise.

@@ -1,21 +1,17 @@
-//! Grids of images on a 2-D canvas, each pixel an integer number of device pixels wide.
+//! Images on 2-D canvases.
 
+use super::grid::Grid;
 use super::run::Run;
 use limbeck_shared::link::Class;
+use std::cell::Cell;
 use std::ops::Range;
 use wasm_bindgen::{Clamped, JsCast};
 use web_sys::{CanvasRenderingContext2d, Document, HtmlCanvasElement, ImageData};
 
 /// Images in one row of the atlas.
 const ATLAS: usize = 8;
-/// Gap between tiles and their corners' radius, CSS pixels.
-const GAP: f64 = 8.0;
+/// Radius of tiles' corners, CSS pixels.
 const CORNER: f64 = 6.0;
-/// Largest tile, CSS pixels.
-const LARGEST: f64 = 144.0;
-/// Height of a caption, and the least width of a tile that has one, CSS pixels.
-const CAPTION: f64 = 20.0;
-const CAPTION_WIDTH: f64 = 60.0;
 
 /// The images of a run, as pixels that a canvas can copy from.
 pub struct Picture {
@@ -29,6 +25,8 @@ pub struct Picture {
     pub drawn: usize,
     /// A caption each, where images differ in class.
     captions: Vec<String>,
+    /// Where the images were last painted.
+    grid: Cell<Option<Grid>>,
 }
 
 /// Colours and sizes that the page's style determines.
@@ -39,55 +37,11 @@ pub struct Look {
     pub height: f64,
     /// Device pixels in a CSS pixel.
     pub ratio: f64,
-    /// Colour of tiles without image, and of captions.
+    /// Colour of tiles without image, of captions, and of marks.
     pub tile: String,
     pub ink: String,
+    pub accent: String,
     pub font: String,
-}
-
-/// Where tiles lie; all in device pixels.
-struct Grid {
-    columns: usize,
-    rows: usize,
-    /// Device pixels of one image pixel.
-    scale: usize,
-    gap: f64,
-    caption: f64,
-    tile: [f64; 2],
-}
-
-impl Grid {
-    /// The grid with the largest tiles that fits; among equals the one with the fewest empty places.
-    fn fit(count: usize, [h, w]: [usize; 2], captions: bool, look: &Look) -> Grid {
-        let (room, gap) = ((look.width * look.ratio).floor(), (GAP * look.ratio).round());
-        let largest = LARGEST * look.ratio / w.max(h) as f64;
-        let tallest = look.height * look.ratio;
-        let grid = |columns: usize| {
-            let scale = ((room - gap * (columns - 1) as f64) / (columns * w) as f64).min(largest).floor() as usize;
-            let tile = [(h * scale) as f64, (w * scale) as f64];
-            let caption = if captions && tile[1] >= CAPTION_WIDTH * look.ratio { (CAPTION * look.ratio).round() } else { 0.0 };
-            Grid { columns, rows: count.div_ceil(columns), scale, gap, caption, tile }
-        };
-        let fits = |g: &Grid| g.scale > 0 && g.size()[0] <= tallest;
-        let merit = |g: &Grid| (g.scale, std::cmp::Reverse(g.columns * g.rows - count), g.columns);
-        (1..=count).map(grid).filter(fits).max_by_key(merit).unwrap_or_else(|| {
-            // Large images or many of them: pixel for pixel, as many in a row as there is room for, one at least.
-            let columns = (((room + gap) / (w as f64 + gap)).floor() as usize).clamp(1, count);
-            Grid { scale: 1, tile: [h as f64, w as f64], ..grid(columns) }
-        })
-    }
-
-    /// Height and width.
-    fn size(&self) -> [f64; 2] {
-        let (rows, columns) = (self.rows as f64, self.columns as f64);
-        [rows * (self.tile[0] + self.caption) + (rows - 1.0) * self.gap, columns * self.tile[1] + (columns - 1.0) * self.gap]
-    }
-
-    /// Left and top of the k-th tile.
-    fn place(&self, k: usize) -> [f64; 2] {
-        let (row, column) = ((k / self.columns) as f64, (k % self.columns) as f64);
-        [column * (self.tile[1] + self.gap), row * (self.tile[0] + self.caption + self.gap)]
-    }
 }
 
 /// The context of a canvas.
@@ -102,7 +56,7 @@ impl Picture {
     /// If the browser gives no canvas.
     pub fn new(document: &Document) -> Result<Picture, String> {
         let atlas = document.create_element("canvas").ok().and_then(|c| c.dyn_into().ok()).ok_or("no canvas")?;
-        Ok(Picture { atlas, job: 0, size: [0, 0], count: 0, drawn: 0, captions: vec![] })
+        Ok(Picture { atlas, job: 0, size: [0, 0], count: 0, drawn: 0, captions: vec![], grid: Cell::new(None) })
     }
 
     /// The picture is the run's, not the one before it.
@@ -116,12 +70,12 @@ impl Picture {
         if !self.is_of(run) {
             self.job = run.job.number;
             self.size = [h, w];
-            self.count = run.job.count;
+            self.count = run.frames();
             self.atlas.set_width((w * ATLAS) as u32);
             self.atlas.set_height((h * self.count.div_ceil(ATLAS)) as u32);
             let name = |&l: &u32| run.info.classes.get(l as usize).cloned().unwrap_or_default();
             self.captions = run.job.labels.iter().map(name).collect();
-            if self.captions.windows(2).all(|p| p[0] == p[1]) {
+            if self.captions.windows(2).all(|p| p[0] == p[1]) || self.captions.len() != self.count {
                 self.captions.clear();
             }
         }
@@ -144,6 +98,7 @@ impl Picture {
         }
         canvas.set_hidden(false);
         let grid = Grid::fit(self.count, self.size, !self.captions.is_empty(), look);
+        self.grid.set(Some(grid));
         let [height, width] = grid.size();
         canvas.set_width(width as u32);
         canvas.set_height(height as u32);
@@ -156,23 +111,56 @@ impl Picture {
         context.set_text_baseline("alphabetic");
         for k in 0..self.count {
             let [x, y] = grid.place(k);
-            context.save();
             context.set_global_alpha(if stale { 0.4 } else { 1.0 });
-            round(&context, x, y, grid.tile, CORNER * look.ratio);
-            if k < self.drawn {
-                context.clip();
-                self.copy(&context, k, x, y, grid.tile);
-            } else {
-                context.set_fill_style_str(&look.tile);
-                context.fill();
-            }
-            context.restore();
+            self.tile(&context, look, k, x, y, grid.tile);
+            context.set_global_alpha(1.0);
             if let (Some(caption), true) = (self.captions.get(k), grid.caption > 0.0) {
                 context.set_fill_style_str(&look.ink);
                 let baseline = y + grid.tile[0] + grid.caption * 0.76;
                 let _ = context.fill_text_with_max_width(caption, x + grid.tile[1] / 2.0, baseline, grid.tile[1] + grid.gap);
             }
         }
+    }
+
+    /// Paints the k-th image with round corners, or an empty tile where it has not come.
+    pub fn tile(&self, context: &CanvasRenderingContext2d, look: &Look, k: usize, x: f64, y: f64, size: [f64; 2]) {
+        context.save();
+        round(context, x, y, size, CORNER * look.ratio);
+        if k < self.drawn {
+            context.clip();
+            self.copy(context, k, x, y, size);
+        } else {
+            context.set_fill_style_str(&look.tile);
+            context.fill();
+        }
+        context.restore();
+    }
+
+    /// Paints one image, as large as `edge` CSS pixels and the room allow.
+    pub fn paint_one(&self, canvas: &HtmlCanvasElement, look: &Look, k: usize, edge: f64, stale: bool) {
+        canvas.set_hidden(self.count == 0);
+        if self.count == 0 || look.width < 1.0 {
+            return;
+        }
+        let [h, w] = self.size.map(|n| n as f64);
+        let scale = (edge.min(look.width) * look.ratio / h.max(w)).floor().max(1.0);
+        canvas.set_width((w * scale) as u32);
+        canvas.set_height((h * scale) as u32);
+        let _ = canvas.style().set_property("width", &format!("{}px", w * scale / look.ratio));
+        let Some(context) = context(canvas) else { return };
+        context.set_image_smoothing_enabled(false);
+        context.set_global_alpha(if stale { 0.4 } else { 1.0 });
+        self.tile(&context, look, k, 0.0, 0.0, [h * scale, w * scale]);
+    }
+
+    /// The image at a point of the grid, a part of its width and of its height.
+    pub fn hit(&self, part: [f64; 2]) -> Option<usize> {
+        self.grid.get()?.hit(self.drawn, part)
+    }
+
+    /// `[height, width]` of an image.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
     }
 
     /// Copies the k-th image to a place and size.
@@ -192,17 +180,17 @@ impl Picture {
         );
     }
 
-    /// Height and width of [`Picture::stamp`], pixels.
-    pub fn stamp_size(&self, columns: usize, scale: usize, gap: usize) -> [usize; 2] {
+    /// Height and width of [`Picture::stamp`] of so many images, pixels.
+    pub fn stamp_size(&self, count: usize, columns: usize, scale: usize, gap: usize) -> [usize; 2] {
         let edge = |n: usize, size: usize| n * size * scale + n.saturating_sub(1) * gap;
-        [edge(self.count.div_ceil(columns.max(1)), self.size[0]), edge(columns, self.size[1])]
+        [edge(count.div_ceil(columns.max(1)), self.size[0]), edge(columns, self.size[1])]
     }
 
-    /// Copies all images in rows of `columns`, each pixel `scale` wide, for saving.
-    pub fn stamp(&self, context: &CanvasRenderingContext2d, x: usize, columns: usize, scale: usize, gap: usize) {
+    /// Copies images in rows of `columns` from `at` (top, left) on, each pixel `scale` wide, for saving.
+    pub fn stamp(&self, context: &CanvasRenderingContext2d, images: &[usize], at: [usize; 2], columns: usize, scale: usize, gap: usize) {
         let [h, w] = self.size.map(|n| n * scale);
-        for k in 0..self.drawn {
-            let (left, top) = (x + k % columns * (w + gap), k / columns * (h + gap));
+        for (place, &k) in images.iter().enumerate().filter(|(_, k)| **k < self.drawn) {
+            let (left, top) = (at[1] + place % columns * (w + gap), at[0] + place / columns * (h + gap));
             self.copy(context, k, left as f64, top as f64, [h as f64, w as f64]);
         }
     }
@@ -242,5 +230,6 @@ pub fn describe(run: &Run, class: Class) -> String {
         (Class::Index(_), Some(name)) => format!(" of class {name}"),
         (Class::Each, Some(_)) => format!(", in order: {}", names.join(", ")),
     };
-    format!("{} of {} images by {}, seed {}{what}", run.drawn, run.job.count, run.info.name, run.job.seed)
+    let words = format!("{} of {} images by {}, seed {}{what}", run.drawn, run.job.count, run.info.name, run.job.seed);
+    if run.drawn > 0 { format!("{words}. Enter shows one large.") } else { words }
 }

@@ -1,37 +1,71 @@
 //! The controls: reading them, and setting them to what is so.
 
 use super::App;
-use super::run::{Run, Stage, guidance, way};
+use super::run::{guidance, way};
 use super::ui::{attr, options, plural, text};
 use crate::protocol::{Choice, ModelInfo, Way};
-use limbeck_shared::link::{Class, View};
+use limbeck_shared::link::{Class, MAX_COUNT, MAX_MODELS, View};
 use limbeck_shared::program::Sampler;
 
-/// Draws that took less are repeated while a control moves, milliseconds.
-const LIVE: f64 = 400.0;
 /// Seeds that Shuffle takes from: six digits, for short links.
 const SEEDS: f64 = 1_000_000.0;
+/// The seed's slider goes through so many seeds.
+const NEAR: u64 = 1000;
+const SEED_IS: &str = "A seed is a whole number from 0 to 18446744073709551615.";
 
 /// A control with a new value; `live` while it still moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     Model,
-    With,
-    WithSteps,
+    /// A model beside the main one: its side.
+    With(usize),
+    /// Its steps.
+    WithSteps(usize),
     Class,
-    Seed { live: bool },
-    Count { live: bool },
+    Seed {
+        live: bool,
+    },
+    /// The seed's last three digits.
+    Near {
+        live: bool,
+    },
+    Seed2,
+    Class2,
+    Show,
+    /// A place on the path or travel.
+    Place,
+    /// Which image of the seed.
+    Image,
+    Theme,
+    Count {
+        live: bool,
+    },
     Steps,
-    Guidance { live: bool },
+    Guidance {
+        live: bool,
+    },
     Backend,
 }
 
 impl Control {
     /// Every control's element, meaning and kind of event.
-    pub const ALL: [(&str, Control, &str); 12] = [
+    pub const ALL: [(&str, Control, &str); 25] = [
         ("model", Control::Model, "change"),
-        ("with", Control::With, "change"),
-        ("with-steps", Control::WithSteps, "change"),
+        ("with", Control::With(1), "change"),
+        ("with-steps", Control::WithSteps(1), "change"),
+        ("third", Control::With(2), "change"),
+        ("third-steps", Control::WithSteps(2), "change"),
+        ("fourth", Control::With(3), "change"),
+        ("fourth-steps", Control::WithSteps(3), "change"),
+        ("near", Control::Near { live: true }, "input"),
+        ("near", Control::Near { live: false }, "change"),
+        ("seed2", Control::Seed2, "change"),
+        ("class2", Control::Class2, "change"),
+        ("path-show", Control::Show, "change"),
+        ("path-place", Control::Place, "input"),
+        ("travel-place", Control::Place, "input"),
+        ("image", Control::Image, "change"),
+        ("theme", Control::Theme, "change"),
         ("class", Control::Class, "change"),
         ("seed", Control::Seed { live: true }, "input"),
         ("seed", Control::Seed { live: false }, "change"),
@@ -49,9 +83,42 @@ impl App {
     pub fn control(&mut self, control: Control) {
         let live = match control {
             Control::Model => return self.pick(0, self.ui.model.value()),
-            Control::With => return self.pick(1, self.ui.with.value()),
+            Control::With(side) => return self.pick(side, self.ui.beside(side).0.value()),
+            Control::Theme => return self.choose_theme(),
+            Control::Place => {
+                let slider = if self.link.view == View::Path { &self.ui.path_place } else { &self.ui.travel_place };
+                let (to, of) = (slider.value_as_number() as usize, self.positions().unwrap_or(1));
+                self.playing = false;
+                return self.go_to(to, of);
+            }
+            Control::Image => {
+                let number = self.ui.image.value().trim().parse().unwrap_or(1).clamp(1, MAX_COUNT);
+                self.link.image = Some(number - 1);
+                false
+            }
+            Control::Show => {
+                self.link.estimate = self.ui.path_show.value() == "x0";
+                false
+            }
+            Control::Seed2 => {
+                match self.ui.seed2.value().trim().parse() {
+                    Ok(seed) => self.link.seed2 = Some(seed),
+                    Err(_) => self.say(SEED_IS),
+                }
+                false
+            }
+            Control::Class2 => {
+                self.link.class2 = self.ui.class2.value().parse().ok();
+                false
+            }
+            Control::Near { live } => {
+                let digits = (self.ui.near.value_as_number() as u64).min(NEAR - 1);
+                // The largest seeds have no such neighbour.
+                self.link.seed = (self.link.seed / NEAR * NEAR).saturating_add(digits);
+                live
+            }
             Control::Steps => self.choose_way(0, &self.ui.steps.value()),
-            Control::WithSteps => self.choose_way(1, &self.ui.with_steps.value()),
+            Control::WithSteps(side) => self.choose_way(side, &self.ui.beside(side).1.value()),
             Control::Class => {
                 let value = self.ui.class.value();
                 self.link.class = value.parse().map_or(Class::Each, Class::Index);
@@ -63,12 +130,12 @@ impl App {
                 match seed {
                     Ok(seed) => self.link.seed = seed,
                     Err(_) if live => return,
-                    Err(_) => self.say("A seed is a whole number from 0 to 18446744073709551615."),
+                    Err(_) => self.say(SEED_IS),
                 }
                 live
             }
             Control::Count { live } => {
-                self.link.count = (self.ui.count.value_as_number() as u32).clamp(1, limbeck_shared::link::MAX_COUNT);
+                self.link.count = (self.ui.count.value_as_number() as u32).clamp(1, MAX_COUNT);
                 live
             }
             Control::Guidance { live } => {
@@ -82,23 +149,26 @@ impl App {
             }
         };
         self.free_view = false;
-        if live && !self.fast() {
+        if live {
+            // Only what is quick follows; the rest when the control comes to rest.
+            (self.stopped, self.live) = (false, true);
             self.fill();
             self.address.arm(300);
+            if self.fast() {
+                self.redraw();
+            }
         } else {
             self.settle();
         }
     }
 
-    /// Drawing is quick enough to follow a moving control.
-    fn fast(&self) -> bool {
-        let quick = |run: &Run| run.ms < LIVE && run.stage != Stage::Failed;
-        self.shown().iter().all(|&side| self.sides[side].run.as_ref().is_some_and(quick))
-    }
-
     /// A seed at random.
     pub fn shuffle(&mut self) {
-        self.link.seed = (js_sys::Math::random() * SEEDS) as u64;
+        let random = || (js_sys::Math::random() * SEEDS) as u64;
+        self.link.seed = random();
+        if self.link.view == View::Travel {
+            self.link.seed2 = Some(random());
+        }
         self.free_view = false;
         self.settle();
     }
@@ -124,10 +194,19 @@ impl App {
             ui.seed.set_value(&self.link.seed.to_string());
             attr(&ui.seed, "aria-invalid", "false");
         }
+        ui.near.set_value(&(self.link.seed % NEAR).to_string());
+        ui.seed2.set_value(&self.seed2().to_string());
+        let travels = self.link.view == View::Travel;
+        ui.field_seed2.set_hidden(!travels);
+        ui.field_image.set_hidden(!matches!(self.link.view, View::Path | View::Travel));
+        ui.image.set_value(&(self.link.image.unwrap_or(0) + 1).to_string());
+        ui.field_count.set_hidden(!matches!(self.link.view, View::Draw | View::Compare | View::Bench));
         ui.count.set_value(&self.link.count.to_string());
         text(&ui.count_out, &self.link.count.to_string());
         ui.backend.set_value(self.choice.word());
-        ui.field_class.set_hidden(info.as_ref().is_none_or(|i| i.classes.is_empty()));
+        let classless = info.as_ref().is_none_or(|i| i.classes.is_empty());
+        ui.field_class.set_hidden(classless);
+        ui.field_class2.set_hidden(classless || !travels);
         ui.field_guidance.set_hidden(info.as_ref().is_none_or(|i| i.guidance.is_none_or(|g| g.min >= g.max)));
         let Some(info) = info else { return };
         let mut classes = vec![("each".to_owned(), "Each in turn".to_owned())];
@@ -137,6 +216,8 @@ impl App {
             Class::Index(i) => i.min(info.classes.len().saturating_sub(1) as u32).to_string(),
         };
         options(&ui.class, &classes, &class);
+        classes[0] = (String::new(), "The same".to_owned());
+        options(&ui.class2, &classes, &self.link.class2.map_or(String::new(), |c| c.min(classes.len() as u32 - 2).to_string()));
         self.fill_ways(0, &info);
         if let Some(range) = info.guidance {
             let (slider, w) = (&ui.guidance, guidance(&info, self.link.guidance));
@@ -146,8 +227,11 @@ impl App {
             slider.set_value(&w.to_string());
             text(&ui.guidance_out, &format!("{w:.1}"));
         }
-        if let Some(beside) = self.info(1) {
-            self.fill_ways(1, &beside);
+        for side in 1..MAX_MODELS {
+            match self.info(side) {
+                Some(beside) => self.fill_ways(side, &beside),
+                None => options(self.ui.beside(side).1, &[], ""),
+            }
         }
     }
 
@@ -163,19 +247,30 @@ impl App {
         let key = |side: usize| self.sides[side].key.as_deref().unwrap_or_default();
         options(&self.ui.model, &entries, key(0));
         options(&self.ui.with, &entries, key(1));
+        let mut more = vec![(String::new(), "Nothing more".to_owned())];
+        more.extend(entries);
+        for side in 2..MAX_MODELS {
+            let (model, steps) = self.ui.beside(side);
+            options(model, &more, key(side));
+            steps.set_hidden(key(side).is_empty());
+        }
+        // A fourth model after a third one only.
+        self.ui.fourth.set_hidden(key(2).is_empty() && key(3).is_empty());
         let line = self.shelf.iter().flatten().find(|e| e.id == key(0)).map(|e| e.line.clone());
         text(&self.ui.model_hint, &line.unwrap_or_default());
-        self.ui.field_with.set_hidden(self.link.view != View::Compare);
+        self.ui.field_with.set_hidden(!self.compares());
     }
 
     fn fill_ways(&self, side: usize, info: &ModelInfo) {
         let several = info.ways.windows(2).any(|w| w[0].sampler != w[1].sampler);
         let entries: Vec<_> = info.ways.iter().map(|w| (way_value(w), way_text(w, several))).collect();
         let chosen = way(info, &self.link.models[side]).map(|w| way_value(&w)).unwrap_or_default();
-        let select = if side == 0 { &self.ui.steps } else { &self.ui.with_steps };
+        let select = if side == 0 { &self.ui.steps } else { self.ui.beside(side).1 };
         options(select, &entries, &chosen);
         if side == 0 {
-            self.ui.field_steps.set_hidden(entries.len() < 2);
+            // A path shows all of a student's.
+            let all = self.link.view == View::Path && info.teacher.is_some();
+            self.ui.field_steps.set_hidden(entries.len() < 2 || all);
         }
     }
 }
@@ -186,14 +281,20 @@ fn way_value(way: &Way) -> String {
 }
 
 /// A way for reading; `named`: with its sampler.
-pub fn way_text(way: &Way, named: bool) -> String {
-    let name = match way.sampler {
-        Sampler::OneStep => return plural(way.steps, "step"),
-        Sampler::Ddim => "DDIM".to_owned(),
-        Sampler::Renoise => "re-noised".to_owned(),
-        Sampler::FlowMap => "flow map".to_owned(),
-        other => format!("{other:?}"),
-    };
+fn way_text(way: &Way, named: bool) -> String {
     let steps = plural(way.steps, "step");
-    if named { format!("{steps}, {name}") } else { steps }
+    if named && way.sampler != Sampler::OneStep { format!("{steps}, {}", sampler_text(way.sampler)) } else { steps }
+}
+
+/// A sampler for reading.
+pub fn sampler_text(sampler: Sampler) -> &'static str {
+    match sampler {
+        Sampler::OneStep => "one call",
+        Sampler::Euler => "Euler",
+        Sampler::Ddim => "DDIM",
+        Sampler::Heun => "Heun",
+        Sampler::Renoise => "re-noised",
+        Sampler::FlowMap => "flow map",
+        Sampler::FlowEuler => "Euler in flow time",
+    }
 }

@@ -1,16 +1,47 @@
 //! What the visitor does, as messages.
 
 use super::controls::Control;
-use super::{Msg, dispatch};
+use super::view::TABS;
+use super::{Msg, dispatch, keys};
 use crate::timer;
 use js_sys::ArrayBuffer;
 use limbeck_shared::link::View;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{Document, DragEvent, Element, Event, EventTarget, File, HtmlElement, HtmlInputElement, KeyboardEvent, Window};
+use web_sys::{Document, DragEvent, Element, Event, EventTarget, File, HtmlElement, HtmlInputElement, KeyboardEvent, MouseEvent, Window};
+
+/// A button's id, and what a click on it means.
+type Click = (&'static str, fn() -> Msg);
+
+/// The page's buttons.
+const CLICKS: [Click; 23] = [
+    ("shuffle", || Msg::Shuffle),
+    ("save", || Msg::Save),
+    ("copy", || Msg::Copy),
+    ("open-share", || Msg::Share),
+    ("share-copy", || Msg::Copy),
+    ("share-send", || Msg::Send),
+    ("share-frame-copy", || Msg::CopyFrame),
+    ("open-help", || Msg::Help),
+    ("open-url", || Msg::OpenUrl),
+    ("retry", || Msg::Retry),
+    ("dismiss", || Msg::Dismiss),
+    ("path-back", || Msg::Step(-1)),
+    ("path-play", || Msg::Play),
+    ("path-on", || Msg::Step(1)),
+    ("travel-back", || Msg::Step(-1)),
+    ("travel-play", || Msg::Play),
+    ("travel-on", || Msg::Step(1)),
+    ("travel-save", || Msg::Animation),
+    ("large-back", || Msg::Step(-1)),
+    ("large-on", || Msg::Step(1)),
+    ("large-save", || Msg::Save),
+    ("large-path", || Msg::View(View::Path)),
+    ("large-travel", || Msg::View(View::Travel)),
+];
 
 /// Calls `f` for every event of a kind on a target, for as long as the page lives.
-fn on<E: JsCast + 'static>(target: &EventTarget, kind: &str, f: impl FnMut(E) + 'static) {
+pub fn on<E: JsCast + 'static>(target: &EventTarget, kind: &str, f: impl FnMut(E) + 'static) {
     let mut f = f;
     let closure = Closure::<dyn FnMut(Event)>::new(move |event: Event| f(event.unchecked_into()));
     // Adding a listener fails for no kind and no target.
@@ -26,18 +57,16 @@ pub fn listen(window: &Window, document: &Document) {
             on::<Event>(&e, "click", move |_| dispatch(msg()));
         }
     };
-    click("shuffle", || Msg::Shuffle);
-    click("save", || Msg::Save);
-    click("copy", || Msg::Copy);
-    click("open-url", || Msg::OpenUrl);
-    click("retry", || Msg::Retry);
-    click("dismiss", || Msg::Dismiss);
-    for (id, view) in [("tab-compare", View::Compare), ("tab-draw", View::Draw), ("tab-model", View::Model)] {
-        if let Some(tab) = by_id(id) {
+    for (id, msg) in CLICKS {
+        click(id, msg);
+    }
+    for view in TABS {
+        if let Some(tab) = by_id(&format!("tab-{}", view.name())) {
             on::<Event>(&tab, "click", move |_| dispatch(Msg::View(view)));
             on::<KeyboardEvent>(&tab, "keydown", |event| step_tab(&event));
         }
     }
+    pictures(document);
     for (id, control, kind) in Control::ALL {
         if let Some(e) = by_id(id) {
             on::<Event>(&e, kind, move |_| dispatch(Msg::Control(control)));
@@ -58,7 +87,7 @@ pub fn listen(window: &Window, document: &Document) {
         });
     }
     files(document, by_id("file"));
-    keys(document);
+    keys::listen(document);
     on::<Event>(window, "hashchange", |_| dispatch(Msg::Address));
     surroundings(window, by_id("stage"));
 }
@@ -83,18 +112,38 @@ fn step_tab(event: &KeyboardEvent) {
     }
 }
 
-/// `R` shuffles, unless the visitor is typing.
-fn keys(document: &Document) {
-    on::<KeyboardEvent>(document, "keydown", |event| {
-        let typing = event.target().and_then(|t| t.dyn_into::<Element>().ok()).is_some_and(|e| {
-            let kind = e.get_attribute("type").unwrap_or_default();
-            e.tag_name() == "SELECT" || (e.tag_name() == "INPUT" && kind != "range")
+/// Clicks on pictures: an image of a grid is shown large, a film strip goes where it is clicked.
+fn pictures(document: &Document) {
+    let part = |event: &MouseEvent, target: &Element| {
+        let room = target.get_bounding_client_rect();
+        let inside = |v: f64, size: f64| if size > 0.0 { (v / size).clamp(0.0, 1.0) } else { 0.0 };
+        let (x, y) = (f64::from(event.client_x()) - room.left(), f64::from(event.client_y()) - room.top());
+        [inside(x, room.width()), inside(y, room.height())]
+    };
+    for (id, side) in [("canvas-student", 0), ("canvas-teacher", 1), ("canvas-third", 2), ("canvas-fourth", 3), ("canvas-draw", 0)] {
+        let Some(canvas) = document.get_element_by_id(id) else { continue };
+        let target = canvas.clone();
+        on::<MouseEvent>(&canvas, "click", move |event| dispatch(Msg::Hit(side, part(&event, &target))));
+        on::<KeyboardEvent>(&canvas, "keydown", |event| {
+            if event.key() == "Enter" {
+                event.prevent_default();
+                dispatch(Msg::Large(Some(0)));
+            }
         });
-        let plain = !event.ctrl_key() && !event.meta_key() && !event.alt_key();
-        if plain && !typing && event.key().eq_ignore_ascii_case("r") {
-            dispatch(Msg::Shuffle);
-        }
-    });
+    }
+    for id in ["path-rows", "travel-film"] {
+        let Some(films) = document.get_element_by_id(id) else { continue };
+        on::<MouseEvent>(&films, "click", move |event| {
+            let target = event.target().and_then(|t| t.dyn_into::<Element>().ok());
+            if let Some(strip) = target.filter(|t| t.class_list().contains("strip")) {
+                dispatch(Msg::Film(part(&event, &strip)[0]));
+            }
+        });
+    }
+    // Escape closes a dialog without a click.
+    if let Some(large) = document.get_element_by_id("large") {
+        on::<Event>(&large, "close", |_| dispatch(Msg::Large(None)));
+    }
 }
 
 /// Files, chosen or dropped.

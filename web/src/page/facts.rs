@@ -1,35 +1,48 @@
 //! The Model view: what a bundle says of itself.
 
 use super::App;
-use super::controls::way_text;
+use super::controls::sampler_text;
 use super::ui::{attr, duration, figure, plural, text};
 use crate::protocol::ModelInfo;
+use limbeck_shared::program::Sampler;
 use web_sys::HtmlElement;
 
 /// A fact: its name, its value, and whether the value is code.
 type Fact = (String, String, bool);
 
-/// A method in plain words; empty for one that this page does not know.
-fn in_plain_words(method: &str) -> &'static str {
-    match method {
-        "edm" => {
-            "A diffusion model, trained to remove noise from images. It draws by starting from pure noise and removing a little of it \
-             at a time, with one or two calls of its network each time: slow, and good. Students learn from it."
-        }
-        "boot" => {
-            "A student that never saw an image. It learned from its teacher alone (BOOT, Gu et al. 2023): asked for the teacher's \
-             picture at any moment between noise and image, it answers in one call, and each moment's answer was trained against the \
-             moment before, moved one small step on by the teacher. Asked for the last moment, it draws in one call."
-        }
-        _ => "",
-    }
+/// What is shown of a measurement by `limbeck eval`; none if the value is something else.
+fn measured(value: &serde_json::Value) -> Option<String> {
+    let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
+    let calls = number("evals").map_or(String::new(), |n| format!("{}: ", plural(n as usize, "network call")));
+    let floor = number("fd_floor").map_or(String::new(), |f| format!(" (real images: {f:.3})"));
+    let named = number("accuracy").map_or(String::new(), |a| format!(", {:.1} % of the classes named right", 100.0 * a));
+    let count = number("count").map_or(String::new(), |n| format!(", {n:.0} images"));
+    Some(format!("{calls}fd {:.3}{floor}{named}{count}", number("fd")?))
+}
+
+/// The evaluation, one line for each way of drawing.
+fn evaluation(info: &ModelInfo) -> Vec<Fact> {
+    let line = |(name, text): &(String, String)| {
+        let words = serde_json::from_str(text).ok().as_ref().and_then(measured);
+        (name.replace(['_', '-'], " "), words.unwrap_or_else(|| text.clone()), false)
+    };
+    info.evaluation.iter().map(line).collect()
 }
 
 fn facts(info: &ModelInfo) -> Vec<Fact> {
     let [c, h, w] = info.shape;
     let sum = info.params.iter().sum::<usize>();
     let macs = info.macs.iter().map(|&m| figure(m as f64)).collect::<Vec<_>>().join(", ");
-    let ways = info.ways.iter().map(|w| format!("{} ({})", way_text(w, true), plural(w.calls, "call"))).collect::<Vec<_>>().join("; ");
+    let mut ways: Vec<(Sampler, Vec<String>)> = vec![];
+    for way in &info.ways {
+        match ways.last_mut().filter(|w| w.0 == way.sampler) {
+            Some((_, steps)) => steps.push(way.steps.to_string()),
+            None => ways.push((way.sampler, vec![way.steps.to_string()])),
+        }
+    }
+    let number = |steps: &[String]| if steps == ["1"] { "1 step".to_owned() } else { format!("{} steps", steps.join(", ")) };
+    let ways = ways.iter().map(|(sampler, steps)| format!("{}: {}", sampler_text(*sampler), number(steps)));
+    let ways = ways.collect::<Vec<_>>().join("; ");
     let mut out = vec![
         ("Method", info.method.clone(), false),
         ("Preset", info.preset.clone(), false),
@@ -65,10 +78,18 @@ impl App {
         };
         let line = self.shelf.iter().flatten().find(|e| Some(e.id.as_str()) == key).map(|e| e.line.clone());
         text(&ui.model_line, &line.unwrap_or_default());
-        text(&ui.model_method, in_plain_words(&info.method));
-        ui.model_method.set_hidden(in_plain_words(&info.method).is_empty());
-        self.list(&ui.model_facts, &facts(&info));
-        let figures: Vec<Fact> = info.evaluation.iter().map(|(k, v)| (k.clone(), v.clone(), false)).collect();
+        let methods = ui.model_methods.children();
+        for figure in (0..methods.length()).filter_map(|i| methods.item(i)) {
+            if let Some(method) = figure.get_attribute("data-method") {
+                let _ = figure.toggle_attribute_with_force("hidden", method != info.method);
+            }
+        }
+        let mut facts = facts(&info);
+        if let Some(teacher) = self.shelf.iter().flatten().find(|e| Some(&e.sha256) == info.teacher.as_ref()) {
+            facts.insert(1, ("Teacher".to_owned(), teacher.title.clone(), false));
+        }
+        self.list(&ui.model_facts, &facts);
+        let figures = evaluation(&info);
         ui.model_eval_title.set_hidden(figures.is_empty());
         self.list(&ui.model_eval, &figures);
     }

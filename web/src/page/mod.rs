@@ -11,74 +11,57 @@ mod engine;
 mod events;
 mod export;
 mod facts;
+mod film;
+mod grid;
+mod hear;
+mod keys;
+mod large;
 mod models;
+mod msg;
+mod open;
+mod path;
 mod png;
 mod probe;
 mod problem;
 mod run;
+mod share;
 mod shelf;
+mod theme;
+mod travel;
 mod ui;
 mod view;
+mod want;
 
-use crate::protocol::{Choice, EngineInfo, FromWorker, ToWorker};
+use crate::protocol::{Choice, EngineInfo};
 use crate::timer::Debounce;
 use engine::Engine;
-use js_sys::ArrayBuffer;
-use limbeck_shared::link::{Link, View};
+use limbeck_shared::link::{Link, MAX_MODELS, View};
 use models::Slot;
+pub use msg::Msg;
 use problem::{Retry, fail};
-use run::Side;
+use run::Show;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
-use ui::{Card, Ui, attr, text};
-use wasm_bindgen::prelude::*;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use ui::{Card, Ui};
+use want::Place;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::Window;
 
-/// Something that happened.
-pub enum Msg {
-    /// The worker says something; its array lies beside it.
-    Worker(FromWorker, JsValue),
-    /// The list of shipped models is here.
-    Shelf(Result<Vec<shelf::Entry>, String>),
-    /// The address bar changed.
-    Address,
-    /// A control has a new value.
-    Control(controls::Control),
-    /// Generate, or stop.
-    Generate,
-    /// A seed at random.
-    Shuffle,
-    /// Another view.
-    View(View),
-    /// Open the model at the address typed in.
-    OpenUrl,
-    /// A local file was read.
-    OpenFile(String, Result<ArrayBuffer, String>),
-    /// Save the pictures.
-    Save,
-    /// Copy the link.
-    Copy,
-    /// Say something in the status line.
-    Say(String),
-    /// Something happened to what is kept for the next visit.
-    Cache(cache::Event),
-    /// Try again what failed.
-    Retry,
-    /// Hide the message about what failed.
-    Dismiss,
-    /// Sizes or colours changed.
-    Repaint,
-    /// The link can be written to the address bar.
-    WriteAddress,
+/// One of the models on show.
+#[derive(Default)]
+struct Side {
+    /// Which model.
+    key: Option<String>,
+    /// The model is not the one that the link was made with.
+    refused: bool,
 }
 
 /// The page's state.
 pub struct App {
     window: Window,
     ui: Ui,
-    /// The cards: teacher and student of the Compare view, and the Draw view's.
-    cards: [Card; 3],
+    /// The cards: those of the Compare view by side, and the Draw view's.
+    cards: [Card; 5],
     engine: Engine,
     engine_info: Option<EngineInfo>,
     shelf: Option<Vec<shelf::Entry>>,
@@ -87,10 +70,22 @@ pub struct App {
     choice: Choice,
     /// The address named no view, so the page chooses one.
     free_view: bool,
-    /// The main model and the one beside it.
-    sides: [Side; 2],
+    /// The main model and those beside it.
+    sides: [Side; MAX_MODELS],
+    /// Pictures, by where they are shown.
+    shows: BTreeMap<Place, Show>,
     /// Number of the newest job.
     jobs: u32,
+    /// The job that the worker has.
+    flying: Option<u32>,
+    /// The visitor stopped drawing.
+    stopped: bool,
+    /// A control is moving.
+    live: bool,
+    /// Frames follow each other, on or back.
+    playing: bool,
+    backward: bool,
+    ticker: Debounce,
     /// What went wrong and was not dismissed yet.
     problems: Vec<String>,
     retry: Option<Retry>,
@@ -128,7 +123,10 @@ pub fn start(glue: String, worker: String) {
     let Some(window) = web_sys::window() else { return };
     let Some(document) = window.document() else { return };
     match App::new(window.clone(), &glue, &worker) {
-        Ok(app) => APP.with(|a| a.replace(Some(app))),
+        Ok(app) => {
+            app.recall_theme();
+            APP.with(|a| a.replace(Some(app)))
+        }
         Err(message) => return fail(&document, &format!("The page could not start: {message}.")),
     };
     events::listen(&window, &document);
@@ -147,7 +145,7 @@ impl App {
         let document = window.document().ok_or("no document")?;
         let card = |prefix| Card::find(&document, prefix);
         Ok(App {
-            cards: [card("student")?, card("teacher")?, card("draw")?],
+            cards: [card("student")?, card("teacher")?, card("third")?, card("fourth")?, card("draw")?],
             ui: Ui::find(document.clone())?,
             engine: Engine::start(glue.into(), worker.into())?,
             engine_info: None,
@@ -156,8 +154,15 @@ impl App {
             link: Link::default(),
             choice: Choice::default(),
             free_view: true,
-            sides: [Side::new(&document)?, Side::new(&document)?],
+            sides: Default::default(),
+            shows: BTreeMap::new(),
             jobs: 0,
+            flying: None,
+            stopped: false,
+            live: false,
+            playing: false,
+            backward: false,
+            ticker: App::ticker(),
             problems: vec![],
             retry: None,
             kept: cache::Notes::default(),
@@ -182,19 +187,33 @@ impl App {
             Msg::Control(control) => self.control(control),
             Msg::Generate if self.drawing() => self.stop(),
             Msg::Generate => {
-                self.sides.iter_mut().for_each(Side::forget);
+                self.forget();
+                (self.stopped, self.live) = (false, false);
                 self.redraw();
             }
             Msg::Shuffle => self.shuffle(),
-            Msg::View(view) => {
-                self.link.view = view;
-                self.free_view = false;
-                self.settle();
-            }
+            Msg::View(view) => self.turn_to(view),
             Msg::OpenUrl => self.open_url(),
             Msg::OpenFile(name, buffer) => self.open_file(name, buffer),
             Msg::Save => self.save(),
+            Msg::Animation => self.save_animation(),
             Msg::Copy => self.copy(),
+            Msg::Share => self.show_share(),
+            Msg::Send => self.send(),
+            Msg::CopyFrame => self.copy_frame(),
+            Msg::Help => {
+                if !self.ui.help.open() && self.ui.help.show_modal().is_err() {
+                    self.say("This browser cannot open the dialog.");
+                }
+            }
+            Msg::Play => self.toggle_play(),
+            Msg::Tick => self.tick(),
+            Msg::Step(by) if self.large_image().is_some() => self.step_large(by),
+            Msg::Step(by) => self.step_film(by),
+            Msg::Film(part) => self.click_film(part),
+            Msg::Large(image) => self.set_large(image),
+            Msg::Hit(side, part) => self.hit(side, part),
+            Msg::Theme => self.next_theme(),
             Msg::Say(words) => self.say(&words),
             Msg::Cache(event) => self.cache_event(event),
             Msg::Retry => self.try_again(),
@@ -202,6 +221,22 @@ impl App {
             Msg::Repaint => self.paint(),
             Msg::WriteAddress => address::replace(&self.window, &self.fragment()),
         }
+    }
+
+    /// Another view.
+    fn turn_to(&mut self, view: View) {
+        if view == self.link.view {
+            return;
+        }
+        // A grid is shown as a whole; a path or travel begins anew.
+        if !matches!(view, View::Path | View::Travel) {
+            self.link.image = None;
+        }
+        self.link.place = None;
+        self.playing = false;
+        self.link.view = view;
+        self.free_view = false;
+        self.settle();
     }
 
     /// Takes over what the address bar says.
@@ -223,72 +258,25 @@ impl App {
             self.set_up();
         }
         self.sides.iter_mut().for_each(|s| s.key = None);
+        self.playing = false;
         self.settle();
     }
 
-    /// Tells the worker which interpreter is wanted, and forgets what another one drew.
-    fn set_up(&mut self) {
-        self.sides.iter_mut().for_each(Side::forget);
-        self.post(ToWorker::Setup { choice: self.choice }, None);
-    }
-
-    fn hear(&mut self, message: FromWorker, data: JsValue) {
-        match message {
-            FromWorker::Up => {
-                if let Err(e) = self.engine.up() {
-                    self.broken(&e);
-                }
-            }
-            FromWorker::Serving => {
-                if let Err(e) = self.engine.serving() {
-                    self.broken(&e);
-                }
-            }
-            FromWorker::Engine(info) => {
-                let words = if info.backend == "webgpu" { format!("WebGPU, {}", info.adapter) } else { "CPU".to_owned() };
-                text(&self.ui.chip, &words);
-                attr(&self.ui.chip, "data-kind", &info.backend);
-                let title = if info.backend == "webgpu" { "WebGPU" } else { "CPU" };
-                text(&self.ui.engine_text, format!("{title}: {}.\n{}", info.adapter, info.note).trim());
-                if !info.note.is_empty() {
-                    self.say(&info.note.clone());
-                }
-                self.engine_info = Some(info);
-                self.settle();
-            }
-            FromWorker::Progress { key, received, total } => self.progress(&key, received, total),
-            FromWorker::Opened { key, info } => self.opened(key, *info),
-            FromWorker::OpenFailed { key, message } => self.open_failed(key, &message),
-            FromWorker::Kept { note } => self.cache_event(cache::Event::Changed(note)),
-            FromWorker::Started { number, calls } => self.with_run(number, |run| run.start(calls)),
-            FromWorker::Slice { number, first, ms } => self.with_run(number, |run| run.take(first, ms, &data)),
-            FromWorker::Done { number, ms } => self.with_run(number, |run| run.finish(ms)),
-            FromWorker::Cancelled { number } => self.with_run(number, run::Run::cancel),
-            FromWorker::DrawFailed { number, message } => {
-                self.with_run(number, run::Run::fail);
-                self.problem(&format!("The pictures could not be drawn: {message}."), None);
-            }
-            FromWorker::Fatal { message } => self.broken(&message),
-        }
-    }
-
-    fn post(&mut self, message: ToWorker, data: Option<ArrayBuffer>) {
-        if let Err(e) = self.engine.post(message, data) {
-            self.broken(&format!("The engine cannot be reached: {e}"));
-        }
-    }
-
-    /// Says something in the status line, which screen readers read out.
-    fn say(&self, words: &str) {
-        text(&self.ui.status, words);
-    }
-
-    /// The link to what is shown.
-    fn fragment(&self) -> String {
+    /// The link, without what the view does not show.
+    fn shown_link(&self) -> Link {
         let mut link = self.link.clone();
-        if link.view != View::Compare {
-            link.models[1] = Default::default();
+        if !self.compares() {
+            link.models[1..].fill(Default::default());
         }
-        address::write(&link, self.choice)
+        if link.view != View::Travel {
+            (link.seed2, link.class2) = (None, None);
+        }
+        link.estimate &= link.view == View::Path;
+        link
+    }
+
+    /// The fragment that shows what is shown.
+    fn fragment(&self) -> String {
+        address::write(&self.shown_link(), self.choice)
     }
 }

@@ -1,16 +1,15 @@
 //! Which models are there, which two are chosen, and getting them opened.
 
-use super::ui::text;
-use super::{App, Retry};
+use super::App;
+use super::want::Place;
 use crate::protocol::{ModelInfo, Source, ToWorker, Way};
-use js_sys::ArrayBuffer;
-use limbeck_shared::link::{Choice, Class, Source as LinkSource, View};
+use limbeck_shared::link::{Choice, Class, MAX_MODELS, Source as LinkSource, View};
 use std::rc::Rc;
 
 /// How much of a file's SHA-256 links carry: enough that no two models share it.
 const HASH: usize = 16;
 /// What begins the key of a model from a local file.
-const FILE: &str = "file:";
+pub const FILE: &str = "file:";
 
 /// A model that was asked for.
 pub enum Slot {
@@ -32,8 +31,14 @@ impl App {
     }
 
     /// The sides that the view shows.
-    pub fn shown(&self) -> &'static [usize] {
-        if self.link.view == View::Compare { &[0, 1] } else { &[0] }
+    pub fn shown(&self) -> Vec<usize> {
+        let beside = |side: &usize| *side < 2 || self.sides[*side].key.is_some();
+        if self.compares() { (0..MAX_MODELS).filter(beside).collect() } else { vec![0] }
+    }
+
+    /// The view shows models beside each other.
+    pub fn compares(&self) -> bool {
+        matches!(self.link.view, View::Compare | View::Path)
     }
 
     /// What the visitor reads for a key.
@@ -49,13 +54,12 @@ impl App {
     /// Brings everything in line with the link, the list of models, and what is open.
     pub fn settle(&mut self) {
         if self.shelf.is_some() {
-            self.choose(0);
-            self.choose(1);
+            (0..MAX_MODELS).for_each(|side| self.choose(side));
             if self.free_view {
                 // The signature view where there is something to compare.
                 self.link.view = if self.sides[0].key == self.sides[1].key { View::Draw } else { View::Compare };
             }
-            for &side in self.shown() {
+            for side in self.shown() {
                 self.ensure(side);
             }
             if self.free_view
@@ -65,6 +69,7 @@ impl App {
                 self.link.count = if engine.backend == "cpu" { 6 } else { (info.classes.len() as u32).clamp(8, 12) };
             }
         }
+        (self.stopped, self.live) = (false, false);
         self.fill();
         self.redraw();
         self.address.arm(150);
@@ -85,7 +90,11 @@ impl App {
         }
         let key = key.or_else(|| {
             self.link.models[side] = Choice::default();
-            if side == 0 { self.favourite() } else { self.partner() }
+            match side {
+                0 => self.favourite(),
+                1 => self.partner(),
+                _ => None,
+            }
         });
         match key {
             Some(key) => self.set_key(side, key),
@@ -98,8 +107,8 @@ impl App {
 
     fn set_key(&mut self, side: usize, key: String) {
         self.link.models[side].source = LinkSource::parse(&key).ok();
-        if self.sides[side].run.as_ref().is_some_and(|r| r.job.key != key) {
-            self.sides[side].forget();
+        if self.run(Place::Grid(side)).is_some_and(|r| r.job.key != key) {
+            self.shows.remove(&Place::Grid(side));
         }
         self.sides[side].key = Some(key);
         self.sides[side].refused = false;
@@ -131,7 +140,11 @@ impl App {
     /// Another model for a side, chosen by the visitor: what belonged to the old one goes.
     pub fn pick(&mut self, side: usize, key: String) {
         self.link.models[side] = Choice::default();
-        self.set_key(side, key);
+        if side > 1 && key.is_empty() {
+            self.sides[side].key = None;
+        } else {
+            self.set_key(side, key);
+        }
         if side == 0 {
             self.link.guidance = None;
             self.link.models[1] = Choice::default();
@@ -225,96 +238,5 @@ impl App {
         for words in words {
             self.problem(&words, None);
         }
-    }
-
-    /// A download goes on.
-    pub fn progress(&mut self, key: &str, received: u64, total: Option<u64>) {
-        if let Some(slot @ Slot::Opening(..)) = self.models.get_mut(key) {
-            *slot = Slot::Opening(received, total);
-        }
-        self.show_loading();
-    }
-
-    /// A model is ready.
-    pub fn opened(&mut self, key: String, info: ModelInfo) {
-        self.models.insert(key.clone(), Slot::Open(Rc::new(info)));
-        if self.sides[0].key.as_deref() == Some(key.as_str()) && self.link.models[1].source.is_none() {
-            // Only now is it known who its teacher is.
-            self.sides[1].key = None;
-        }
-        self.settle();
-    }
-
-    /// A model cannot be opened.
-    pub fn open_failed(&mut self, key: String, message: &str) {
-        self.models.insert(key.clone(), Slot::Failed);
-        let retry = (!key.starts_with(FILE)).then_some(Retry::Open(key));
-        self.problem(message, retry);
-        self.show_loading();
-    }
-
-    /// Opens the address typed in.
-    pub fn open_url(&mut self) {
-        let typed = self.ui.url.value();
-        match LinkSource::parse(typed.trim()) {
-            Ok(source) if source.url().is_some() => {
-                let key = source.as_str().to_owned();
-                if matches!(self.models.get(&key), Some(Slot::Failed)) {
-                    self.models.remove(&key);
-                }
-                self.dismiss();
-                self.pick(0, key);
-            }
-            Ok(_) => self.problem("Type the whole address of a model, beginning with https://", None),
-            Err(expected) => self.problem(&format!("This is not an address to open a model from: expected {expected}."), None),
-        }
-    }
-
-    /// Opens a local file.
-    pub fn open_file(&mut self, name: String, buffer: Result<ArrayBuffer, String>) {
-        match buffer {
-            Ok(buffer) => {
-                let key = format!("{FILE}{name}");
-                self.dismiss();
-                self.models.insert(key.clone(), Slot::Opening(0, None));
-                self.post(ToWorker::Open { key: key.clone(), source: Source::Buffer }, Some(buffer));
-                self.pick(0, key);
-            }
-            Err(e) => self.problem(&format!("`{name}` could not be read: {e}."), None),
-        }
-    }
-
-    /// The download bar: the first model of the view that is on its way.
-    pub fn show_loading(&mut self) {
-        let opening = self.shown().iter().find_map(|&side| {
-            let key = self.sides[side].key.as_ref()?;
-            match self.models.get(key) {
-                Some(Slot::Opening(received, total)) => Some((key.clone(), *received, *total)),
-                _ => None,
-            }
-        });
-        let bar = &self.ui.loading_bar;
-        match &opening {
-            Some((key, received, total)) => {
-                let (title, megabytes) = (self.title(key), *received as f64 / 1e6);
-                let words = match total {
-                    Some(total) => format!("Fetching {title}: {megabytes:.1} of {:.1} MB", *total as f64 / 1e6),
-                    None => format!("Fetching {title}: {megabytes:.1} MB; the server does not tell the size"),
-                };
-                text(&self.ui.loading_text, &words);
-                match total {
-                    Some(total) => {
-                        bar.set_max(*total as f64);
-                        bar.set_value(*received as f64);
-                    }
-                    // Without a value the bar shows that something happens.
-                    None => drop(bar.remove_attribute("value")),
-                }
-            }
-            None => text(&self.ui.loading_text, "Starting"),
-        }
-        let starting = self.shelf.is_none();
-        self.ui.loading.set_hidden(opening.is_none() && !starting);
-        self.show_state();
     }
 }

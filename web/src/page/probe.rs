@@ -1,7 +1,11 @@
-//! `window.limbeck`: what tests and the curious read. `side` is 0 for the main model (the student), 1 for the one beside it.
+//! `window.limbeck`: what tests and the curious read. `side` is 0 for the main model (the student), 1 to 3 for
+//! those beside it; in Path, the row.
 
-use super::{APP, App, run::Stage};
+use super::run::{Run, Stage};
+use super::want::Place;
+use super::{APP, App};
 use js_sys::{Float32Array, Function, Object, Reflect};
+use limbeck_shared::link::View;
 use wasm_bindgen::prelude::*;
 use web_sys::Window;
 
@@ -16,28 +20,35 @@ fn json(value: serde_json::Value) -> JsValue {
     js_sys::JSON::parse(&value.to_string()).unwrap_or(JsValue::NULL)
 }
 
-fn side_of(value: &JsValue) -> usize {
-    usize::from(value.as_f64() == Some(1.0))
+/// The run of the k-th place of the view: a side in Draw and Compare, a row of Path, the one of Travel.
+fn run_of<'a>(app: &'a App, k: &JsValue) -> Option<&'a Run> {
+    let k = k.as_f64().unwrap_or(0.0) as usize;
+    app.run(match app.link.view {
+        View::Path => Place::Path(k),
+        View::Travel => Place::Travel,
+        _ => Place::Grid(k),
+    })
 }
 
-/// `pixels(side)`: f32 `[N, C, H, W]` in [-1, 1] of the last draw, as far as it has come; null before the first.
+/// `pixels(side)`: f32 `[N, C, H, W]` in [-1, 1] of the last draw, as far as it has come; null before the first. Of a path, the
+/// image, then a state and an estimate of the image for each noise level.
 fn pixels(side: JsValue) -> JsValue {
     let array = with_app(|app| {
-        let run = app.sides[side_of(&side)].run.as_ref()?;
+        let run = run_of(app, &side)?;
         let size: usize = run.info.shape.iter().product();
         Some(Float32Array::from(&run.pixels[..run.drawn * size]))
     });
     array.map_or(JsValue::NULL, Into::into)
 }
 
-/// `draw(side)`: shape, labels, calls, milliseconds and stage of the last draw.
+/// `draw(side)`: shape, labels, calls, noise levels of a path, milliseconds and stage of the last draw.
 fn draw(side: JsValue) -> JsValue {
     let value = with_app(|app| {
-        let run = app.sides[side_of(&side)].run.as_ref()?;
+        let run = run_of(app, &side)?;
         let [c, h, w] = run.info.shape;
         Some(serde_json::json!({
             "model": run.info.name, "sha256": run.info.sha256, "shape": [run.drawn, c, h, w], "labels": run.job.labels,
-            "seed": run.job.seed.to_string(), "steps": run.job.steps, "guidance": run.job.guidance, "calls": run.calls, "ms": run.ms,
+            "seed": run.job.seed.to_string(), "steps": run.job.steps, "guidance": run.job.guidance, "calls": run.calls, "ms": run.ms, "levels": run.levels,
             "done": run.stage == Stage::Done,
         }))
     });
@@ -59,10 +70,16 @@ fn link(_: JsValue) -> JsValue {
     with_app(|app| Some(app.fragment())).map_or(JsValue::NULL, |f| JsValue::from_str(&f))
 }
 
+/// `jobs()`: how many jobs the worker was given since the page began.
+fn jobs(_: JsValue) -> JsValue {
+    with_app(|app| Some(app.jobs)).map_or(JsValue::NULL, |n| JsValue::from_f64(n.into()))
+}
+
 /// Puts the functions in place.
 pub fn install(window: &Window) {
     let probe = Object::new();
-    let functions: [(&str, Read); 5] = [("pixels", pixels), ("draw", draw), ("engine", engine), ("backend", backend), ("link", link)];
+    let functions: [(&str, Read); 6] =
+        [("pixels", pixels), ("draw", draw), ("engine", engine), ("backend", backend), ("link", link), ("jobs", jobs)];
     for (name, function) in functions {
         let closure = Closure::<dyn FnMut(JsValue) -> JsValue>::new(function);
         let function: &Function = closure.as_ref().unchecked_ref();

@@ -1,6 +1,5 @@
 //! What went wrong, in words on the page, and trying again.
 
-use super::run::Side;
 use super::ui::{attr, text};
 use super::{App, fetch_shelf};
 use web_sys::Document;
@@ -34,8 +33,8 @@ pub fn fail(document: &Document, message: &str) {
 impl App {
     /// The worker is gone: says so and offers another one.
     pub fn broken(&mut self, message: &str) {
-        self.sides.iter_mut().for_each(Side::forget);
-        self.engine_info = None;
+        self.forget();
+        (self.engine_info, self.flying) = (None, None);
         text(&self.ui.chip, "stopped");
         attr(&self.ui.chip, "data-kind", "");
         self.problem(message, Some(Retry::Engine));

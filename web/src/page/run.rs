@@ -1,10 +1,9 @@
-//! Drawing: what was asked of the worker for each side, and what came back.
+//! A job and what came of it.
 
-use super::App;
 use super::canvas::Picture;
-use crate::protocol::{Job, ModelInfo, ToWorker, Way};
+use crate::protocol::{Job, ModelInfo, Way};
 use js_sys::Float32Array;
-use limbeck_shared::link::{Choice, Class, View};
+use limbeck_shared::link::{Choice, Class};
 use std::rc::Rc;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::Document;
@@ -28,31 +27,43 @@ pub enum Stage {
 pub struct Run {
     pub job: Job,
     pub info: Rc<ModelInfo>,
-    /// f32 `[count, C, H, W]` in [-1, 1]; as many images as have come are valid.
+    /// f32 `[count, C, H, W]` in [-1, 1]; as many images as have come are valid. Of a path: the image, then a state and an estimate
+    /// for each of the levels.
     pub pixels: Vec<f32>,
     /// Images that have come.
     pub drawn: usize,
+    /// Noise levels of a path's states, noisiest first.
+    pub levels: Vec<f64>,
     /// Network calls an image.
     pub calls: usize,
     /// Time computed, milliseconds.
     pub ms: f64,
     pub stage: Stage,
     /// Images that have come since they were last taken over to the canvas.
-    fresh: std::ops::Range<usize>,
+    pub fresh: std::ops::Range<usize>,
 }
 
 impl Run {
-    fn new(job: Job, info: Rc<ModelInfo>) -> Run {
-        let pixels = vec![0.0; job.count * info.shape.iter().product::<usize>()];
-        Run { job, info, pixels, drawn: 0, calls: 0, ms: 0.0, stage: Stage::Waiting, fresh: 0..0 }
+    /// Nothing has come yet.
+    pub fn new(job: Job, info: Rc<ModelInfo>) -> Run {
+        Run { job, info, pixels: vec![], drawn: 0, levels: vec![], calls: 0, ms: 0.0, stage: Stage::Waiting, fresh: 0..0 }
+    }
+    /// Images in all, those on the way of a path included.
+    pub fn frames(&self) -> usize {
+        self.job.count + 2 * self.levels.len()
+    }
+    /// This is the job, whatever its number, and it was not given up.
+    pub fn is_for(&self, job: &Job) -> bool {
+        self.stage != Stage::Cancelled && Job { number: self.job.number, ..job.clone() } == self.job
     }
     /// Still under way.
     pub fn active(&self) -> bool {
         matches!(self.stage, Stage::Waiting | Stage::Drawing)
     }
     /// The worker begins, from the first image (again, if another engine takes over).
-    pub fn start(&mut self, calls: usize) {
-        (self.calls, self.drawn, self.ms) = (calls, 0, 0.0);
+    pub fn start(&mut self, calls: usize, levels: Vec<f64>) {
+        (self.calls, self.drawn, self.ms, self.levels) = (calls, 0, 0.0, levels);
+        self.pixels = vec![0.0; self.frames() * self.info.shape.iter().product::<usize>()];
         if self.active() {
             self.stage = Stage::Drawing;
         }
@@ -84,32 +95,27 @@ impl Run {
     }
     /// Images a second so far.
     pub fn rate(&self) -> Option<f64> {
-        (self.drawn > 0 && self.ms > 0.0).then(|| self.drawn as f64 / self.ms * 1e3)
+        let images = self.drawn.min(self.job.count);
+        (images > 0 && self.ms > 0.0).then(|| images as f64 / self.ms * 1e3)
     }
 }
 
-/// One of the two models on show.
-pub struct Side {
-    /// Which model.
-    pub key: Option<String>,
-    /// The model is not the one that the link was made with.
-    pub refused: bool,
+/// What one place of the page shows.
+pub struct Show {
     pub run: Option<Run>,
     /// What its canvas shows: the run's images, or the former run's until the first of the new ones has come.
     pub picture: Picture,
+    /// Milliseconds that the last finished run took: of a grid for each image, else in all.
+    pub took: Option<f64>,
 }
 
-impl Side {
-    /// A side without a model.
+impl Show {
+    /// Nothing yet.
     ///
     /// # Errors
     /// If the browser gives no canvas.
-    pub fn new(document: &Document) -> Result<Side, String> {
-        Ok(Side { key: None, refused: false, run: None, picture: Picture::new(document)? })
-    }
-    /// Forgets the run, so that it is drawn anew; the picture stays until then.
-    pub fn forget(&mut self) {
-        self.run = None;
+    pub fn new(document: &Document) -> Result<Show, String> {
+        Ok(Show { run: None, picture: Picture::new(document)?, took: None })
     }
 }
 
@@ -134,102 +140,4 @@ pub fn labels(info: &ModelInfo, class: Class, count: usize) -> Vec<u32> {
         Class::Index(index) => index.min(classes - 1),
     };
     (0..count).map(label).collect()
-}
-
-impl App {
-    /// The guidance weight that is wanted: the link's, else the main model's own, so that a comparison has one weight.
-    fn guidance(&self) -> Option<f64> {
-        let own = || self.info(0).and_then(|i| i.guidance).map(|g| g.default);
-        self.link.guidance.or_else(own)
-    }
-
-    /// The job that one side's pictures need, if its model is open.
-    fn job(&self, side: usize) -> Option<(Job, Rc<ModelInfo>)> {
-        // Not before it is known who draws: a first visit asks for fewer images of a CPU.
-        self.engine_info.as_ref()?;
-        let info = self.info(side)?;
-        let way = way(&info, &self.link.models[side])?;
-        let count = self.link.count as usize;
-        let job = Job {
-            number: 0,
-            key: self.sides[side].key.clone()?,
-            sampler: way.sampler,
-            steps: way.steps,
-            guidance: guidance(&info, self.guidance()),
-            seed: self.link.seed,
-            labels: labels(&info, self.link.class, count),
-            count,
-        };
-        Some((job, info))
-    }
-
-    /// Something is being drawn.
-    pub fn drawing(&self) -> bool {
-        self.sides.iter().any(|s| s.run.as_ref().is_some_and(Run::active))
-    }
-
-    /// Stops drawing; what has come stays.
-    pub fn stop(&mut self) {
-        self.post(ToWorker::Cancel { upto: self.jobs }, None);
-        for run in self.sides.iter_mut().filter_map(|s| s.run.as_mut()).filter(|r| r.active()) {
-            run.cancel();
-        }
-        self.say("Stopped.");
-        self.paint();
-    }
-
-    /// Asks for the pictures that the view lacks, and stops what it no longer needs.
-    pub fn redraw(&mut self) {
-        let needed: &[usize] = if self.link.view == View::Model { &[] } else { self.shown() };
-        let active = |app: &App, side: usize| app.sides[side].run.as_ref().is_some_and(Run::active);
-        let stray = (0..2).any(|side| active(self, side) && !needed.contains(&side));
-        let stale = needed.iter().any(|&side| self.lacks(side));
-        if stray || (stale && self.drawing()) {
-            // The worker stops all that is under way; what is still needed is asked for again, in order.
-            self.post(ToWorker::Cancel { upto: self.jobs }, None);
-            for side in 0..2 {
-                if active(self, side) {
-                    self.sides[side].run = None;
-                }
-            }
-        }
-        for &side in needed {
-            if self.lacks(side) {
-                self.ask(side);
-            }
-        }
-        self.paint();
-    }
-
-    /// A side's run, if any, is not what its model should draw now.
-    fn lacks(&self, side: usize) -> bool {
-        let Some((job, _)) = self.job(side) else { return false };
-        let stands = |run: &Run| run.stage != Stage::Cancelled && Job { number: run.job.number, ..job.clone() } == run.job;
-        !self.sides[side].run.as_ref().is_some_and(stands)
-    }
-
-    fn ask(&mut self, side: usize) {
-        let Some((mut job, info)) = self.job(side) else { return };
-        self.jobs += 1;
-        job.number = self.jobs;
-        self.post(ToWorker::Draw(job.clone()), None);
-        self.sides[side].run = Some(Run::new(job, info));
-    }
-
-    /// Lets a run take in what the worker said of it, if it is still of interest.
-    pub fn with_run(&mut self, number: u32, change: impl FnOnce(&mut Run)) {
-        let side = self.sides.iter_mut().find(|s| s.run.as_ref().is_some_and(|r| r.job.number == number));
-        let Some(Side { run: Some(run), picture, .. }) = side else { return };
-        change(run);
-        let fresh = std::mem::take(&mut run.fresh);
-        if !fresh.is_empty() {
-            picture.take(run, fresh);
-        }
-        let (done, words) =
-            (run.stage == Stage::Done, format!("{} in {}.", super::ui::plural(run.job.count, "image"), super::ui::duration(run.ms)));
-        if done && !self.drawing() {
-            self.say(&words);
-        }
-        self.paint();
-    }
 }

@@ -2,7 +2,8 @@
 
 use wasm_bindgen::JsCast;
 use web_sys::{
-    Document, Element, HtmlButtonElement, HtmlCanvasElement, HtmlElement, HtmlInputElement, HtmlProgressElement, HtmlSelectElement,
+    Document, Element, HtmlAnchorElement, HtmlButtonElement, HtmlCanvasElement, HtmlDialogElement, HtmlElement, HtmlInputElement,
+    HtmlProgressElement, HtmlSelectElement, HtmlTemplateElement, HtmlTextAreaElement,
 };
 
 macro_rules! elements {
@@ -42,7 +43,7 @@ elements! {
     verdict: HtmlElement = "verdict",
     model_name: HtmlElement = "model-name",
     model_line: HtmlElement = "model-line",
-    model_method: HtmlElement = "model-method",
+    model_methods: HtmlElement = "model-methods",
     model_facts: HtmlElement = "model-facts",
     model_eval_title: HtmlElement = "model-eval-title",
     model_eval: HtmlElement = "model-eval",
@@ -51,9 +52,21 @@ elements! {
     field_with: HtmlElement = "field-with",
     with: HtmlSelectElement = "with",
     with_steps: HtmlSelectElement = "with-steps",
+    third: HtmlSelectElement = "third",
+    third_steps: HtmlSelectElement = "third-steps",
+    fourth: HtmlSelectElement = "fourth",
+    fourth_steps: HtmlSelectElement = "fourth-steps",
     field_class: HtmlElement = "field-class",
     class: HtmlSelectElement = "class",
     seed: HtmlInputElement = "seed",
+    near: HtmlInputElement = "near",
+    field_seed2: HtmlElement = "field-seed2",
+    seed2: HtmlInputElement = "seed2",
+    field_class2: HtmlElement = "field-class2",
+    class2: HtmlSelectElement = "class2",
+    field_image: HtmlElement = "field-image",
+    image: HtmlInputElement = "image",
+    field_count: HtmlElement = "field-count",
     count: HtmlInputElement = "count",
     count_out: HtmlElement = "count-out",
     field_steps: HtmlElement = "field-steps",
@@ -67,6 +80,46 @@ elements! {
     backend: HtmlSelectElement = "backend",
     engine_text: HtmlElement = "engine-text",
     status: HtmlElement = "status",
+    path_rows: HtmlElement = "path-rows",
+    path_row: HtmlTemplateElement = "path-row",
+    path_play: HtmlElement = "path-play",
+    path_place: HtmlInputElement = "path-place",
+    path_out: HtmlElement = "path-out",
+    path_show: HtmlSelectElement = "path-show",
+    travel_name: HtmlElement = "travel-name",
+    travel_canvas: HtmlCanvasElement = "travel-canvas",
+    travel_film: HtmlCanvasElement = "travel-film",
+    travel_calls: HtmlElement = "travel-calls",
+    travel_time: HtmlElement = "travel-time",
+    travel_rate: HtmlElement = "travel-rate",
+    travel_bar: HtmlProgressElement = "travel-bar",
+    travel_play: HtmlElement = "travel-play",
+    travel_place: HtmlInputElement = "travel-place",
+    travel_out: HtmlElement = "travel-out",
+    travel_save: HtmlButtonElement = "travel-save",
+    large: HtmlDialogElement = "large",
+    large_title: HtmlElement = "large-title",
+    large_row: HtmlElement = "large-row",
+    share: HtmlDialogElement = "share",
+    share_link: HtmlInputElement = "share-link",
+    share_send: HtmlElement = "share-send",
+    share_code: HtmlCanvasElement = "share-code",
+    share_frame: HtmlTextAreaElement = "share-frame",
+    share_note: HtmlElement = "share-note",
+    help: HtmlDialogElement = "help",
+    theme: HtmlSelectElement = "theme",
+    leave: HtmlAnchorElement = "leave",
+}
+
+impl Ui {
+    /// The lists of models and of steps of a side beside the main one, 1 to 3.
+    pub fn beside(&self, side: usize) -> (&HtmlSelectElement, &HtmlSelectElement) {
+        match side {
+            2 => (&self.third, &self.third_steps),
+            3 => (&self.fourth, &self.fourth_steps),
+            _ => (&self.with, &self.with_steps),
+        }
+    }
 }
 
 /// The elements of one card with pictures.

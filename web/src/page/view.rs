@@ -4,46 +4,69 @@ use super::App;
 use super::canvas::{self, Look};
 use super::run::{Run, Stage};
 use super::ui::{Card, attr, duration, figure, plural, text};
+use super::want::Place;
 use limbeck_shared::link::View;
 use wasm_bindgen::JsCast;
 use web_sys::{Element, HtmlElement};
+
+/// The views that have a tab, in order: the keys 1 to 5.
+pub const TABS: [View; 5] = [View::Compare, View::Draw, View::Path, View::Travel, View::Model];
+/// The card of the Draw view; those before it are the sides'.
+const DRAW: usize = 4;
 
 impl App {
     /// Paints what the view shows, and brings figures and state in line.
     pub fn paint(&mut self) {
         let view = self.link.view;
-        for (name, this) in [("compare", View::Compare), ("draw", View::Draw), ("model", View::Model)] {
+        for this in TABS {
             // Bench has no panel yet: its links show the pictures.
             let shown = view == this || (view == View::Bench && this == View::Draw);
-            let by_id = |id: String| self.ui.document.get_element_by_id(&id);
-            if let Some(tab) = by_id(format!("tab-{name}")) {
+            let by_id = |kind: &str| self.ui.document.get_element_by_id(&format!("{kind}-{}", this.name()));
+            if let Some(tab) = by_id("tab") {
                 attr(&tab, "aria-selected", if shown { "true" } else { "false" });
                 attr(&tab, "tabindex", if shown { "0" } else { "-1" });
             }
-            if let Some(panel) = by_id(format!("panel-{name}")).and_then(|p| p.dyn_into::<HtmlElement>().ok()) {
+            if let Some(panel) = by_id("panel").and_then(|p| p.dyn_into::<HtmlElement>().ok()) {
                 panel.set_hidden(!shown);
             }
         }
+        let _ = self.ui.root.toggle_attribute_with_force("data-embed", self.link.embed);
+        let _ = self.ui.root.dataset().set("view", view.name());
         match view {
             View::Compare => {
-                self.paint_card(0, 0);
-                self.paint_card(1, 1);
+                let shown = self.shown();
+                for side in 0..DRAW {
+                    if let Some(card) = self.cards[side].canvas.closest(".card").ok().flatten() {
+                        let _ = card.toggle_attribute_with_force("hidden", !shown.contains(&side));
+                    }
+                    self.paint_card(side, side);
+                }
                 text(&self.ui.verdict, &self.verdict());
             }
+            View::Path => self.paint_path(),
+            View::Travel => self.paint_travel(),
             View::Model => self.show_facts(),
-            View::Draw | View::Bench => self.paint_card(2, 0),
+            View::Draw | View::Bench => self.paint_card(DRAW, 0),
         }
+        for button in [&self.ui.path_play, &self.ui.travel_play] {
+            text(button, if self.playing { "Pause" } else { "Play" });
+        }
+        self.show_large();
+        self.show_leave();
         self.show_loading();
     }
 
     fn paint_card(&self, card: usize, side: usize) {
-        let (card, side_state) = (&self.cards[card], &self.sides[side]);
-        let title = side_state.key.as_ref().map_or("None chosen".to_owned(), |k| self.title(k));
+        let card = &self.cards[card];
+        let title = self.sides[side].key.as_ref().map_or("None chosen".to_owned(), |k| self.title(k));
         text(&card.name, &title);
         if let Some(role) = &card.role {
             text(role, self.role(side));
+            if let Ok(Some(article)) = card.canvas.closest(".card") {
+                let _ = article.class_list().toggle_with_force("student", self.role(side) == "Student");
+            }
         }
-        let Some(run) = &side_state.run else {
+        let Some(run) = self.run(Place::Grid(side)) else {
             text(&card.calls, "–");
             text(&card.time, "–");
             text(&card.rate, "–");
@@ -55,31 +78,38 @@ impl App {
         text(&card.rate, &run.rate().map_or("–".to_owned(), figure));
         card.bar.set_value(run.drawn as f64 / run.job.count as f64);
         attr(&card.canvas, "aria-label", &canvas::describe(run, self.link.class));
-        self.paint_canvas(card, side, !side_state.picture.is_of(run));
+        let stale = self.lacks(Place::Grid(side)) || !self.shows.get(&Place::Grid(side)).is_some_and(|s| s.picture.is_of(run));
+        self.paint_canvas(card, side, stale);
     }
 
-    fn paint_canvas(&self, card: &Card, side: usize, stale: bool) {
-        let element: &Element = &card.canvas;
-        let Some(parent) = element.parent_element() else { return };
-        let Ok(Some(style)) = self.window.get_computed_style(&parent) else { return };
-        let value = |name: &str| style.get_property_value(name).unwrap_or_default().trim().to_owned();
+    /// Colours, and the room that a canvas has in its parent.
+    pub fn look(&self, canvas: &Element) -> Look {
+        let style = canvas.parent_element().and_then(|p| Some((self.window.get_computed_style(&p).ok()??, p)));
+        let value =
+            |name: &str| style.as_ref().map_or(String::new(), |s| s.0.get_property_value(name).unwrap_or_default().trim().to_owned());
         let pixels = |name: &str| value(name).trim_end_matches("px").parse::<f64>().unwrap_or(0.0);
-        let width = f64::from(parent.client_width()) - pixels("padding-left") - pixels("padding-right");
-        // On a phone, both grids of a comparison should be seen at once.
-        let height = if self.link.view == View::Compare { (0.9 * width).max(240.0) } else { (1.1 * width).max(480.0) };
-        let look = Look {
+        let width = style.as_ref().map_or(0.0, |s| f64::from(s.1.client_width())) - pixels("padding-left") - pixels("padding-right");
+        Look {
             width,
-            height,
+            height: f64::INFINITY,
             ratio: self.window.device_pixel_ratio().max(0.5),
             tile: value("--tile"),
             ink: value("--soft"),
+            accent: value("--copper"),
             font: value("font-family"),
-        };
-        self.sides[side].picture.paint(&card.canvas, &look, stale);
+        }
+    }
+
+    fn paint_canvas(&self, card: &Card, side: usize, stale: bool) {
+        let Some(show) = self.shows.get(&Place::Grid(side)) else { return card.canvas.set_hidden(true) };
+        let look = self.look(&card.canvas);
+        // On a phone, both grids of a comparison should be seen at once.
+        let height = if self.link.view == View::Compare { (0.9 * look.width).max(240.0) } else { (1.1 * look.width).max(480.0) };
+        show.picture.paint(&card.canvas, &Look { height, ..look }, stale);
     }
 
     /// What part a model plays beside the other one.
-    fn role(&self, side: usize) -> &'static str {
+    pub fn role(&self, side: usize) -> &'static str {
         let Some(info) = self.info(side) else { return if side == 0 { "Student" } else { "Teacher" } };
         let teaches = self.shelf.iter().flatten().any(|e| e.teacher.as_ref() == Some(&info.sha256));
         match (&info.teacher, teaches) {
@@ -91,7 +121,10 @@ impl App {
 
     /// The comparison in a sentence.
     fn verdict(&self) -> String {
-        let [Some(a), Some(b)] = [0, 1].map(|i| self.sides[i].run.as_ref()) else { return String::new() };
+        if self.shown().len() > 2 {
+            return self.verdict_on_many();
+        }
+        let [Some(a), Some(b)] = [0, 1].map(|i| self.run(Place::Grid(i))) else { return String::new() };
         let name = |side: usize| format!("the {}", self.role(side).to_lowercase());
         let (first, second) = (name(0), name(1));
         let distinct = first != second;
@@ -112,14 +145,28 @@ impl App {
         }
     }
 
+    /// Three models or more, the slowest first.
+    fn verdict_on_many(&self) -> String {
+        let mut runs: Vec<&Run> = self.shown().into_iter().filter_map(|i| self.run(Place::Grid(i))).collect();
+        if runs.len() < self.shown().len() || runs.iter().any(|r| r.stage != Stage::Done || r.ms <= 0.0) {
+            return "All begin with the same noise.".into();
+        }
+        runs.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        let part = |(k, run): (usize, &&Run)| {
+            let calls = if k == 0 { plural(run.calls, "network call") } else { run.calls.to_string() };
+            format!("{calls} took {}", duration(run.ms))
+        };
+        format!("From the same noise: {}.", runs.iter().enumerate().map(part).collect::<Vec<_>>().join(", "))
+    }
+
     /// What tests and styles read from the document, and what the main button does.
     pub fn show_state(&self) {
-        let shown = self.shown();
-        let done = |&side: &usize| self.sides[side].run.as_ref().is_some_and(|r| r.stage == Stage::Done);
-        let ready = shown.iter().all(|&side| self.info(side).is_some());
+        let places = self.places();
+        let done = |&place: &Place| self.run(place).is_some_and(|r| r.stage == Stage::Done) && !self.lacks(place);
+        let ready = self.shown().iter().all(|&side| self.info(side).is_some());
         let state = if self.drawing() {
             "drawing"
-        } else if shown.iter().all(done) {
+        } else if !places.is_empty() && ready && places.iter().all(done) {
             "done"
         } else if self.ui.problem.get_attribute("hidden").is_none() {
             "error"
@@ -130,6 +177,6 @@ impl App {
         };
         let _ = self.ui.root.dataset().set("state", state);
         text(&self.ui.generate, if state == "drawing" { "Stop" } else { "Generate" });
-        self.ui.save.set_disabled(shown.iter().all(|&side| self.sides[side].run.as_ref().is_none_or(|r| r.drawn == 0)));
+        self.ui.save.set_disabled(!places.iter().any(|&p| self.run(p).is_some_and(|r| r.drawn > 0)));
     }
 }

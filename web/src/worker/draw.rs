@@ -37,8 +37,8 @@ impl Worker {
         if cancelled() {
             return Ok(None);
         }
-        let (lowered, calls) = model.lower(job)?;
-        self.post(&FromWorker::Started { number: job.number, calls }, None);
+        let (lowered, calls, levels) = model.lower(job)?;
+        self.post(&FromWorker::Started { number: job.number, calls, levels }, None);
         let slice = engine.slice(model.cost(&lowered), job.count);
         let slice = model.prepare(engine, &lowered, slice).await?;
         let mut ms = 0.0;

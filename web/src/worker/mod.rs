@@ -8,6 +8,7 @@ mod download;
 mod draw;
 mod engine;
 mod model;
+mod path;
 
 use crate::protocol::{Choice, EngineInfo, FromWorker, Source, ToWorker, pack, unpack};
 use crate::timer;

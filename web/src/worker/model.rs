@@ -1,6 +1,7 @@
 //! An opened bundle, ready for either interpreter.
 
 use super::engine::Engine;
+use super::path;
 use crate::protocol::{Job, ModelInfo, Way};
 use limbeck_shared::bundle::{self, Bundle, MAX_STEPS};
 use limbeck_shared::denoiser::{self, Lowered, Net, Step};
@@ -119,19 +120,25 @@ impl Model {
         ways
     }
 
-    /// The job's program in raw network calls, and how many of them an image takes.
+    /// The job's program in raw network calls, how many of them an image takes, and for a path the noise levels of the states
+    /// that it keeps.
     ///
     /// # Errors
     /// If the bundle does not support what the job asks for.
-    pub fn lower(&self, job: &Job) -> Result<(Lowered, usize)> {
+    pub fn lower(&self, job: &Job) -> Result<(Lowered, usize, Vec<f64>)> {
         let guidance = self.bundle.meta.guidance.map(|_| job.guidance);
         let program = self.bundle.draw_program(Some(job.sampler), Some(job.steps), guidance)?;
-        let lowered = denoiser::lower(&program, &self.bundle.spec())?;
+        let spec = self.bundle.spec();
+        let (keep, levels) = if job.path { path::keep(&program, &spec) } else { Default::default() };
+        if job.path && job.count != 1 {
+            return Err(Error::call("images on a path", job.count, "1"));
+        }
+        let lowered = denoiser::lower_keeping(&program, &spec, &keep)?;
         let rows = self.bundle.meta.classes.len() + usize::from(self.bundle.meta.null_label.is_some());
         if let Some(label) = job.labels.iter().find(|&&l| rows > 0 && l as usize >= rows) {
             return Err(Error::call("class", label, format!("0 to {}", rows.saturating_sub(1))));
         }
-        Ok((lowered, program.evals()))
+        Ok((lowered, program.evals(), levels))
     }
 
     /// Multiply-accumulates for one image.
@@ -192,7 +199,7 @@ impl Model {
         Ok(())
     }
 
-    /// Images `first..first + slice` of the job as far as it goes, f32 `[n, C, H, W]` in [-1, 1].
+    /// Images `first..first + slice` of the job as far as it goes, f32 `[n, C, H, W]` in [-1, 1], and what the program keeps.
     ///
     /// # Errors
     /// [`Error::Gpu`] if the device fails.
@@ -200,19 +207,21 @@ impl Model {
         let n = slice.min(job.count - first);
         let null = self.bundle.meta.null_label.unwrap_or(0);
         let mut labels: Vec<u32> = (first..first + n).map(|k| job.labels.get(k).copied().unwrap_or(0)).collect();
+        let mut noise = path::noise(job, first);
         let mut pixels = match &mut self.gpu {
             Some(Loaded { plan: Some(Planned { plan, .. }), .. }) => {
                 // A plan draws whole batches; the last one's surplus is dropped.
                 labels.resize(slice, 0);
-                plan.sample(job.seed, first as u64, &labels, null).await?
+                plan.sample_from(&mut noise, &labels, null).await?
             }
             _ => {
                 let nets: Vec<&dyn Net> = self.nets.iter().map(|n| n as &dyn Net).collect();
-                program::run(lowered, &nets, job.seed, first as u64, &labels, null)?
+                program::run_from(lowered, &nets, &mut noise, &labels, null)?
             }
         };
         let image = self.bundle.meta.image;
-        pixels.truncate(n * image.values());
+        // What is kept comes after the images, of which there is one, then: nothing to drop.
+        pixels.truncate(n * image.values() * (1 + lowered.kept.len()));
         image.clamp(&mut pixels);
         let [low, high] = image.range;
         if [low, high] != [-1.0, 1.0] {

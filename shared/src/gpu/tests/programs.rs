@@ -2,7 +2,7 @@
 
 use super::super::{Engine, Options, WeightStorage, block_on};
 use super::{engine, normals, reference, relative, theta};
-use crate::denoiser::{Lowered, Net, Step, lower};
+use crate::denoiser::{Lowered, Net, Step, lower, lower_keeping};
 use crate::error::Result;
 use crate::graph::{Graph, NetworkConfig};
 use crate::program::{self, Label, ModelSpec, Parameterization, Sampler};
@@ -136,6 +136,34 @@ fn a_long_program_may_take_several_submits() {
 }
 
 #[test]
+fn states_on_the_way_are_kept() {
+    let engine = engine(WeightStorage::F32);
+    let (graph, plain) = guided_heun();
+    let schedule = Schedule::Edm { sigma_min: 0.01, sigma_max: 20.0, rho: 7.0 };
+    let spec = spec(schedule, Parameterization::Edm { sigma_data: 0.5 });
+    let program = program::build(Sampler::Heun, &spec, 3, 1.7).unwrap();
+    let moments = program::moments(&program);
+    let keep: Vec<_> = moments.iter().flat_map(|m| [program::Keep { scale: 0.25, ..m.state }, m.answer]).collect();
+    assert_eq!(keep.len(), 6);
+    let lowered = lower_keeping(&program, &spec, &keep).unwrap();
+    compare(&engine, "guided heun with its states", &graph, &lowered, &[1, 4], 5);
+    // The images are those of the plain program, bit for bit, and the first state is the scaled noise.
+    let theta = theta(&graph, 5);
+    let model = engine.load(std::slice::from_ref(&graph), std::slice::from_ref(&theta)).unwrap();
+    let draw = |lowered| block_on(model.plan(lowered, 2).unwrap().sample(42, 9, &[1, 4], 5)).unwrap();
+    let (kept, want) = (draw(&lowered), draw(&plain));
+    assert_eq!(kept.len(), 7 * want.len());
+    assert_eq!(kept[..want.len()], want);
+    let mut noise = vec![0.0; want.len() / 2];
+    crate::rng::normals(42, crate::rng::Stream::Sample(0), 9, &mut noise);
+    for (state, z) in kept[want.len()..].iter().zip(&noise) {
+        assert!((state - 0.25 * 20.0 * z).abs() < 1e-4, "{state} for {z}");
+    }
+    let beyond = program::Keep { after: 999, ..keep[0] };
+    assert!(lower_keeping(&program, &spec, &[beyond]).is_err());
+}
+
+#[test]
 fn several_networks_share_a_program() {
     // Two networks of different weights, alternating: each call must read its own.
     let engine = engine(WeightStorage::F16);
@@ -164,7 +192,7 @@ fn combinations_of_many_registers() {
     let mut steps: Vec<Step> = (0..noises).map(|r| Step::Noise { dst: r, stream: r as u32 }).collect();
     let terms: Vec<(f32, usize)> = (0..noises).map(|r| (0.5 - 0.1 * r as f32, r)).collect();
     steps.push(Step::Combine { dst: noises, terms });
-    let lowered = Lowered { registers: noises + 1, steps, output: noises };
+    let lowered = Lowered { registers: noises + 1, steps, output: noises, kept: vec![] };
     compare(&engine, "a combination of 13", &graph, &lowered, &[0; 5], 0);
 }
 

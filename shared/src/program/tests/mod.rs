@@ -1,6 +1,7 @@
 //! Every sampler against closed forms, without any network.
 
 mod boot;
+mod path;
 mod samplers;
 
 use super::*;

@@ -1,0 +1,419 @@
+// The views of the page in chromium: Path, Travel, several models in Compare, large images, sharing, PNGs, embedding, themes, keyboard,
+// accessibility. Run by scripts/test.sh after the page and the command line have been built:
+//
+//   node --test tests/e2e/views.test.mjs
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import jsQR from "jsqr";
+import { serve } from "../../scripts/serve.mjs";
+import { DIST, SHOTS, difference, done, drawn, launch, native, png, problem, until, visit } from "./harness.mjs";
+
+/** Largest difference from the native interpreter, on pixels in [-1, 1]. */
+const TOLERANCE = 2e-3;
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+/** One link for each view, quick to draw on a CPU. */
+const VIEWS = {
+  compare: "#m=fashion-boot&m2=fashion-sid&steps2=4&m3=fashion-sid&steps3=1&seed=7&n=4&view=compare&backend=cpu",
+  draw: "#m=fashion-boot&seed=7&n=9&view=draw&backend=cpu",
+  path: "#m=fashion-sid&m2=fashion-teacher&steps2=8&seed=7&i=3&t=600&view=path&backend=cpu",
+  travel: "#m=fashion-boot&seed=7&seed2=99&c=7&c2=9&t=500&view=travel&backend=cpu",
+  model: "#m=fashion-sid&view=model&backend=cpu",
+};
+
+let site, gpu, plain;
+
+before(async () => {
+  mkdirSync(SHOTS, { recursive: true });
+  site = await serve(DIST);
+  gpu = await launch({ webgpu: true });
+  plain = await launch({ webgpu: false });
+});
+
+after(async () => {
+  for (const part of [gpu, plain, site]) await part?.close();
+});
+
+/** The view has drawn everything, or, where it draws nothing, shows what it has. */
+const settled = (page) => until(page, () => ["done", "ready"].includes(document.documentElement.dataset.state));
+const link = (page) => page.evaluate(() => limbeck.link());
+/** The pixels of every canvas that is shown, as text. */
+const canvases = (page) =>
+  page.evaluate(() => [...document.querySelectorAll("canvas")].filter((c) => c.checkVisibility() && c.width > 1).map((c) => c.toDataURL()));
+const image = (draw, k) => {
+  const size = draw.shape[1] * draw.shape[2] * draw.shape[3];
+  return { shape: draw.shape.slice(1), pixels: draw.pixels.slice(k * size, (k + 1) * size) };
+};
+
+for (const [name, address] of Object.entries(VIEWS)) {
+  test(`${name}: a second browser shows from the link what the first one shows`, async () => {
+    let first, carried;
+    await visit(plain, site.url + address, async (page) => {
+      await settled(page);
+      assert.equal(await problem(page), "");
+      assert.equal(await page.getAttribute(`#tab-${name}`, "aria-selected"), "true");
+      first = await canvases(page);
+      carried = await link(page);
+      assert.ok(carried.length < 300, `${carried.length} characters: ${carried}`);
+    });
+    if (name !== "model") assert.ok(first.length > 0 && new Set(first).size === first.length, "canvases, each with another picture");
+    await visit(plain, `${site.url}#${carried}`, async (page) => {
+      await settled(page);
+      assert.deepEqual(await canvases(page), first);
+      assert.equal(await link(page), carried);
+    });
+  });
+}
+
+test("a path begins with the noise and ends with the image, on both engines", async (t) => {
+  for (const backend of ["cpu", "webgpu"]) {
+    await visit(gpu, `${site.url}#m=fashion-sid&m2=fashion-boot&seed=5&i=1&view=path&backend=${backend}`, async (page) => {
+      await done(page);
+      // The boot student's row, then the SiD student's with 4, 2 and 1 steps.
+      for (const [row, id, steps] of [[0, "fashion-boot", 1], [1, "fashion-sid", 4], [2, "fashion-sid", 2], [3, "fashion-sid", 1]]) {
+        const path = await drawn(page, row);
+        assert.equal(path.levels.length, steps);
+        assert.equal(path.shape[0], 1 + 2 * steps);
+        assert.ok(path.levels.every((l, k) => k === 0 || l < path.levels[k - 1]), `falling noise levels: ${path.levels}`);
+        const expected = image(native(id, { seed: 5, count: 2, steps }), 1);
+        const worst = difference(image(path, 0), expected);
+        assert.ok(worst <= TOLERANCE, `${backend}, ${id}, ${steps} steps: ${worst} apart`);
+        // The last estimate is the image; the first state is noise, unlike it.
+        assert.ok(difference(image(path, 2 * steps), expected) <= TOLERANCE);
+        assert.ok(difference(image(path, 1), expected) > 0.5);
+        t.diagnostic(`${backend}, ${id}, ${steps} steps: ${path.ms.toFixed(0)} ms, at most ${worst.toExponential(1)} apart`);
+      }
+    });
+  }
+});
+
+test("a path plays, pauses, steps, and shows estimates", async () => {
+  await visit(plain, site.url + VIEWS.path, async (page) => {
+    await done(page);
+    const place = () => page.inputValue("#path-place");
+    const last = Number(await page.getAttribute("#path-place", "max"));
+    assert.equal(last, 8);
+    assert.equal(await place(), "5");
+    await page.click("#path-on");
+    assert.equal(await place(), "6");
+    await page.click("#path-back");
+    await page.keyboard.press("ArrowLeft");
+    assert.equal(await place(), "4");
+    const noisy = await canvases(page);
+    await page.selectOption("#path-show", "x0");
+    assert.notDeepEqual(await canvases(page), noisy);
+    assert.match(await link(page), /&show=x0/);
+    await page.click("#path-play");
+    assert.equal(await page.textContent("#path-play"), "Pause");
+    await until(page, () => document.getElementById("path-play").textContent === "Play");
+    assert.equal(await place(), String(last));
+  });
+});
+
+test("a travel begins and ends with the images of its seeds", async () => {
+  const address = `${site.url}#m=fashion-boot&seed=3&seed2=8&i=2&c=1&c2=4&view=travel`;
+  let travel;
+  await visit(plain, `${address}&backend=cpu`, async (page) => {
+    await done(page);
+    travel = await drawn(page);
+    assert.equal(travel.shape[0], 33);
+    assert.deepEqual([travel.labels[0], travel.labels[16], travel.labels[17], travel.labels[32]], [1, 1, 4, 4]);
+    for (const [frame, seed, label] of [[0, 3, "1"], [32, 8, "4"]]) {
+      const expected = image(native("fashion-boot", { seed, count: 3, label }), 2);
+      assert.ok(difference(image(travel, frame), expected) <= TOLERANCE, `frame ${frame}`);
+    }
+    // Neighbours differ, though less than the ends.
+    const step = difference(image(travel, 4), image(travel, 5));
+    assert.ok(step > 0 && step < difference(image(travel, 0), image(travel, 32)), `${step}`);
+  });
+  // A software adapter would take minutes for all of it.
+  await visit(gpu, `${address}&backend=webgpu`, async (page) => {
+    await until(page, () => limbeck.draw(0)?.shape[0] >= 2);
+    const begin = await drawn(page);
+    for (const frame of [0, 1]) assert.ok(difference(image(begin, frame), image(travel, frame)) <= TOLERANCE, `frame ${frame}`);
+    await page.click("#generate");
+    assert.equal(await page.textContent("#generate"), "Generate", "stopped");
+  });
+});
+
+test("a travel is saved as an animation that a browser plays", async () => {
+  await visit(plain, site.url + VIEWS.travel, async (page) => {
+    await done(page);
+    await page.click("#travel-play");
+    await until(page, () => Number(document.getElementById("travel-place").value) > 18);
+    await page.click("#travel-play");
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#travel-save")]);
+    const bytes = readFileSync(await download.path());
+    writeFileSync(join(SHOTS, "travel.png"), bytes);
+    const { width, height, texts } = png(bytes);
+    assert.deepEqual([width, height], [224, 224]);
+    assert.match(texts.Source, /view=travel/);
+    assert.match(texts.Software, /limbeck/);
+    // The browser's own decoder counts the frames, and they differ.
+    const frames = await page.evaluate(async (data) => {
+      const decoder = new ImageDecoder({ data: Uint8Array.from(data), type: "image/png" });
+      await decoder.tracks.ready;
+      await decoder.completed;
+      const count = decoder.tracks.selectedTrack.frameCount;
+      const sums = [];
+      for (const k of [0, 1, 32, 63]) {
+        const { image } = await decoder.decode({ frameIndex: k });
+        const canvas = new OffscreenCanvas(image.displayWidth, image.displayHeight);
+        const context = canvas.getContext("2d");
+        context.drawImage(image, 0, 0);
+        sums.push(context.getImageData(0, 0, canvas.width, canvas.height).data.reduce((a, b) => a + b, 0));
+      }
+      return { count, sums };
+    }, [...bytes]);
+    assert.equal(frames.count, 64);
+    // There and back: the last frame is the second.
+    assert.equal(frames.sums[1], frames.sums[3]);
+    assert.notEqual(frames.sums[0], frames.sums[2]);
+  });
+});
+
+test("controls that move redraw, and the last wish wins", async (t) => {
+  await visit(plain, `${site.url}#m=fashion-boot&seed=0&n=1&view=draw&backend=cpu`, async (page) => {
+    await done(page);
+    const before = await page.evaluate(() => limbeck.jobs());
+    await page.evaluate(async () => {
+      const slider = document.getElementById("near");
+      for (let seed = 1; seed <= 60; seed++) {
+        slider.value = String(seed);
+        slider.dispatchEvent(new Event("input", { bubbles: true }));
+        await new Promise((resolve) => setTimeout(resolve, 12));
+      }
+    });
+    const moving = (await page.evaluate(() => limbeck.jobs())) - before;
+    await page.evaluate(() => document.getElementById("near").dispatchEvent(new Event("change", { bubbles: true })));
+    await done(page);
+    const draw = await drawn(page);
+    assert.equal(draw.seed, "60");
+    assert.ok(difference(draw, native("fashion-boot", { seed: 60, count: 1 })) <= TOLERANCE);
+    t.diagnostic(`${moving} draws while the slider moved through 60 seeds in 0.8 s`);
+    assert.ok(moving >= 2, "it redraws while the control moves");
+    assert.ok(moving <= 60);
+    // All wishes at once: one is being drawn, one more follows.
+    const jobs = await page.evaluate(() => {
+      const slider = document.getElementById("near");
+      const start = limbeck.jobs();
+      for (let seed = 100; seed < 160; seed++) {
+        slider.value = String(seed);
+        slider.dispatchEvent(new Event("input", { bubbles: true }));
+      }
+      return limbeck.jobs() - start;
+    });
+    assert.equal(jobs, 1);
+    await until(page, () => limbeck.draw(0)?.seed === "159" && limbeck.draw(0).done);
+    await page.focus("#seed");
+    await page.keyboard.press("ArrowUp");
+    await until(page, () => limbeck.draw(0)?.seed === "160" && limbeck.draw(0).done);
+  });
+});
+
+test("a model more, and one less", async () => {
+  await visit(plain, `${site.url}#m=fashion-boot&m2=fashion-sid&steps2=1&seed=7&n=1&view=compare&backend=cpu`, async (page) => {
+    await done(page);
+    assert.equal(await page.isVisible("#card-third"), false);
+    await page.selectOption("#third", "fashion-sid");
+    await page.selectOption("#third-steps", { label: "2 steps" });
+    await done(page);
+    assert.equal((await drawn(page, 2)).calls, 2);
+    assert.ok(difference(await drawn(page, 2), native("fashion-sid", { seed: 7, count: 1, steps: 2 })) <= TOLERANCE);
+    assert.match(await page.textContent("#verdict"), /From the same noise: .*, .*, /);
+    assert.match(await link(page), /&m3=fashion-sid&h3=[0-9a-f]{16}&steps3=2/);
+    await page.selectOption("#third", "");
+    await done(page);
+    assert.equal(await page.isVisible("#card-third"), false);
+    assert.doesNotMatch(await link(page), /m3/);
+  });
+});
+
+test("an image is shown large, by mouse and by keyboard", async () => {
+  await visit(plain, site.url + VIEWS.draw, async (page) => {
+    await done(page);
+    const canvas = await page.locator("#canvas-draw").boundingBox();
+    // The middle of the grid of nine is the fifth image.
+    await page.mouse.click(canvas.x + canvas.width / 2, canvas.y + canvas.height * 0.45);
+    assert.match(await page.textContent("#large-title"), /Coat, image 5 of seed 7/);
+    assert.match(await link(page), /&i=4/);
+    await page.keyboard.press("ArrowRight");
+    assert.match(await page.textContent("#large-title"), /Sandal, image 6/);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#large-save")]);
+    assert.match(download.suggestedFilename(), /seed7-image6\.png$/);
+    assert.deepEqual((({ width, height }) => [width, height])(png(readFileSync(await download.path()))), [224, 224]);
+    await page.keyboard.press("Escape");
+    await until(page, () => !document.getElementById("large").open);
+    assert.doesNotMatch(await link(page), /&i=/);
+    await page.focus("#canvas-draw");
+    await page.keyboard.press("Enter");
+    await page.click("#large-path");
+    await done(page);
+    assert.equal(await page.getAttribute("#tab-path", "aria-selected"), "true");
+    assert.equal(await page.isVisible("#large"), false);
+  });
+});
+
+/** Drops a file on the page. */
+const drop = (page, name, bytes) =>
+  page.evaluate(([name, bytes]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(bytes)], name));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  }, [name, [...bytes]]);
+
+test("a saved PNG that is dropped restores its pictures", async () => {
+  let bytes, draw;
+  await visit(plain, `${site.url}#m=fashion-sid&steps=2&seed=41&n=3&c=8&view=draw&backend=cpu`, async (page) => {
+    await done(page);
+    draw = await drawn(page);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#save")]);
+    bytes = readFileSync(await download.path());
+    assert.match(png(bytes).texts.Description, /seed 41, .* in 2 steps/);
+  });
+  await visit(plain, `${site.url}#m=fashion-boot&seed=1&n=1&view=draw&backend=cpu`, async (page) => {
+    await done(page);
+    await drop(page, "saved.png", bytes);
+    await until(page, () => limbeck.draw(0)?.seed === "41" && limbeck.draw(0).done);
+    assert.equal(difference(await drawn(page), draw), 0);
+    // Others are refused in words, and links in them are followed no further than any link.
+    const bare = Buffer.concat([bytes.subarray(0, 33), bytes.subarray(bytes.length - 12)]);
+    await drop(page, "bare.png", bare);
+    await until(page, () => !document.getElementById("problem").hidden);
+    assert.match(await problem(page), /`bare.png` holds no link/);
+    await drop(page, "short.png", bytes.subarray(0, 60));
+    await until(page, () => document.getElementById("problem-text").textContent.includes("short.png"));
+  });
+});
+
+test("the QR code holds the link, and the frame shows the pictures alone", async () => {
+  const permissions = ["clipboard-read", "clipboard-write"];
+  let frame;
+  await visit(plain, site.url + VIEWS.draw, async (page) => {
+    await done(page);
+    await page.keyboard.press("l");
+    const whole = `${site.url}#${await link(page)}`;
+    assert.equal(await page.inputValue("#share-link"), whole);
+    const { width, data } = await page.evaluate(() => {
+      const c = document.getElementById("share-code");
+      return { width: c.width, data: [...c.getContext("2d").getImageData(0, 0, c.width, c.width).data] };
+    });
+    assert.equal(jsQR(Uint8ClampedArray.from(data), width, width)?.data, whole);
+    await page.screenshot({ path: join(SHOTS, "share.png") });
+    frame = await page.inputValue("#share-frame");
+    await page.click("#share-frame-copy");
+    await until(page, () => document.getElementById("status").textContent.startsWith("Copied"));
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), frame);
+  }, { permissions });
+  assert.match(frame, /^<iframe src="[^"]*&amp;embed=1&amp;backend=cpu" width="100%"/);
+  await visit(plain, frame.match(/src="([^"]*)"/)[1].replaceAll("&amp;", "&"), async (page) => {
+    await done(page);
+    assert.equal((await drawn(page)).shape[0], 9);
+    for (const hidden of ["#tab-draw", "#controls", ".top", "#theme"]) assert.equal(await page.isVisible(hidden), false, hidden);
+    assert.equal(await page.isVisible("#canvas-draw"), true);
+    assert.match(await page.getAttribute("#leave", "href"), /#v=1&m=fashion-boot&h=[0-9a-f]{16}&seed=7&n=9&backend=cpu$/);
+    await page.screenshot({ path: join(SHOTS, "embed.png") });
+  });
+});
+
+test("the browser's own sheet for sharing, where there is one", async () => {
+  const before = (page) => page.addInitScript(() => {
+    navigator.share = async (what) => { window.shared = what; };
+  });
+  await visit(plain, site.url + VIEWS.draw, async (page) => {
+    await done(page);
+    await page.click("#open-share");
+    await page.click("#share-send");
+    assert.equal((await page.evaluate(() => window.shared)).url, `${site.url}#${await link(page)}`);
+  }, { before });
+});
+
+test("the theme is remembered, and not fatal where nothing can be", async () => {
+  const paper = (page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  await visit(plain, site.url + VIEWS.model, async (page) => {
+    await settled(page);
+    const light = await paper(page);
+    await page.selectOption("#theme", "dark");
+    const dark = await paper(page);
+    assert.notEqual(dark, light);
+    await page.reload();
+    await settled(page);
+    assert.equal(await paper(page), dark);
+    assert.equal(await page.inputValue("#theme"), "dark");
+    await page.selectOption("#theme", "system");
+    assert.equal(await paper(page), light);
+  });
+  const before = (page) => page.addInitScript(() => {
+    Object.defineProperty(window, "localStorage", { get: () => { throw new DOMException("forbidden", "SecurityError"); } });
+  });
+  await visit(plain, site.url + VIEWS.model, async (page) => {
+    await settled(page);
+    await page.selectOption("#theme", "dark");
+    assert.match(await page.textContent("#status"), /does not let the page remember/);
+    assert.equal(await page.getAttribute("html", "data-theme"), "dark");
+  }, { before });
+});
+
+test("the keyboard does it all", async () => {
+  await visit(plain, site.url + VIEWS.model, async (page) => {
+    await settled(page);
+    await page.keyboard.press("?");
+    assert.equal(await page.isVisible("#help"), true);
+    await page.screenshot({ path: join(SHOTS, "help.png") });
+    await page.keyboard.press("2");
+    assert.equal(await page.getAttribute("#tab-model", "aria-selected"), "true", "a dialog keeps its keys");
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("2");
+    await done(page);
+    assert.equal(await page.getAttribute("#tab-draw", "aria-selected"), "true");
+    const seed = await page.inputValue("#seed");
+    await page.keyboard.press("r");
+    await done(page);
+    assert.notEqual(await page.inputValue("#seed"), seed);
+    await page.keyboard.press("4");
+    await done(page);
+    await page.keyboard.press(" ");
+    await until(page, () => Number(document.getElementById("travel-place").value) > 2);
+    await page.keyboard.press(" ");
+    assert.equal(await page.textContent("#travel-play"), "Play");
+  });
+});
+
+for (const [name, address] of Object.entries(VIEWS)) {
+  test(`${name}: fits phone and desk, by day and by night, and axe finds nothing serious`, async () => {
+    await visit(plain, site.url + address, async (page) => {
+      await settled(page);
+      for (const [device, width, height] of [["desk", 1280, 900], ["phone", 360, 740]]) {
+        await page.setViewportSize({ width, height });
+        for (const colorScheme of ["light", "dark"]) {
+          await page.emulateMedia({ colorScheme });
+          // The canvases follow the new size in the next frames; colours fade for 150 ms.
+          await page.waitForTimeout(400);
+          const where = `${name}, ${device}, ${colorScheme}`;
+          const [content, room] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+          assert.ok(content <= room, `${where}: ${content} pixels wide in ${room}`);
+          await page.screenshot({ path: join(SHOTS, `view-${device}-${colorScheme}-${name}.png`), fullPage: true });
+          await audit(page, where);
+        }
+      }
+      for (const open of ["?", "l", "e"]) {
+        await page.keyboard.press(open);
+        await audit(page, `${name}, dialog ${open}`);
+        await page.keyboard.press("Escape");
+      }
+    }, { bypassCSP: true });
+  });
+}
+
+/** Fails with what axe-core calls serious or critical. */
+async function audit(page, where) {
+  if (!(await page.evaluate(() => "axe" in window))) await page.addScriptTag({ path: AXE });
+  const { violations, passes } = await page.evaluate(() => axe.run());
+  assert.ok(passes.length > 10, "axe has looked");
+  const grave = violations.filter((v) => ["serious", "critical"].includes(v.impact));
+  const words = grave.map((v) => `${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => n.html).join(" ")}`);
+  assert.deepEqual(words, [], where);
+}
