@@ -94,10 +94,11 @@ test("a published site works from a sub-path, and its previews lead into it", as
 /** Turns a copy of the page into another build of it. */
 function rebuild(dir, mark) {
   const files = readdirSync(dir);
-  for (const name of ["boot", "worker"]) renameSync(join(dir, files.find((f) => f.startsWith(`${name}-`))), join(dir, `${name}.js`));
+  for (const name of ["boot", "worker", "theme"]) renameSync(join(dir, files.find((f) => f.startsWith(`${name}-`))), join(dir, `${name}.js`));
   appendFileSync(join(dir, "boot.js"), `\ndocument.documentElement.dataset.mark = "${mark}";\n`);
   const index = join(dir, "index.html");
-  writeFileSync(index, readFileSync(index, "utf8").replace(/src="\.\/boot-[0-9a-f]+\.js" data-worker="[^"]*"/, 'src="./boot.js"'));
+  const page = readFileSync(index, "utf8").replace(/src="\.\/boot-[0-9a-f]+\.js" data-worker="[^"]*"/, 'src="./boot.js"');
+  writeFileSync(index, page.replace(/src="theme-[0-9a-f]+\.js"/, 'src="theme.js"'));
   execFileSync("node", ["scripts/seal.mjs", dir], { cwd: ROOT, stdio: ["ignore", "ignore", "inherit"] });
 }
 
