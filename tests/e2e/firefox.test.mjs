@@ -33,6 +33,40 @@ test("a link draws on WebGPU what the native interpreter draws", async (t) => {
   });
 });
 
+/** One link for each view, quick to draw on a CPU. */
+const VIEWS = {
+  compare: "#m=fashion-boot&m2=fashion-sid&steps2=2&seed=7&n=2&view=compare&backend=cpu",
+  path: "#m=fashion-sid&m2=fashion-teacher&steps2=4&seed=7&i=3&t=600&view=path&backend=cpu",
+  travel: "#m=fashion-boot&seed=7&seed2=99&c=7&c2=9&t=500&view=travel&backend=cpu",
+  model: "#m=fashion-sid&view=model&backend=cpu",
+};
+
+/** What a view shows in a fresh profile. */
+async function look(name, link) {
+  let seen;
+  await visitFirefox({ webgpu: false }, site.url + link, async (page) => {
+    await until(page, () => ["done", "ready"].includes(document.documentElement.dataset.state));
+    assert.equal(await problem(page), "", name);
+    seen = await page.evaluate((view) => {
+      const shown = [...document.querySelectorAll("canvas")].filter((c) => c.checkVisibility() && c.width > 1);
+      const selected = document.getElementById(`tab-${view}`).getAttribute("aria-selected");
+      return { selected, canvases: shown.map((c) => c.toDataURL()), link: limbeck.link() };
+    }, name);
+    await page.screenshot({ path: join(SHOTS, `firefox-${name}.png`), fullPage: true });
+  });
+  assert.equal(seen.selected, "true");
+  return seen;
+}
+
+for (const [name, link] of Object.entries(VIEWS)) {
+  test(`${name}: a second profile shows from the link what the first one shows`, async () => {
+    mkdirSync(SHOTS, { recursive: true });
+    const first = await look(name, link);
+    assert.ok(name === "model" || first.canvases.length > 0, "no picture");
+    assert.deepEqual(await look(name, `#${first.link}`), first);
+  });
+}
+
 test("without WebGPU the CPU draws it, keeps the model, and a second visit downloads nothing", async (t) => {
   await visitFirefox({ webgpu: false }, `${site.url}${STUDENT}`, async (page) => {
     await done(page);
