@@ -41,7 +41,7 @@ impl Adam {
             Some(r) => ((r * rate * c2 / c1) as f32, (config.eps * c2) as f32, true),
             None => ((rate / c1) as f32, 0.0, false),
         };
-        let (b1, b2, scale, keep) = (b1 as f32, b2 as f32, scale as f32, keep as f32);
+        let (b1, b2, scale) = (b1 as f32, b2 as f32, scale as f32);
         let mut averages: Vec<&mut [f32]> = ema.chunks_mut(BLOCK).collect();
         // A network without an average gets an empty block for each block of weights.
         averages.resize_with(theta.len().div_ceil(BLOCK), Default::default);
@@ -54,7 +54,7 @@ impl Adam {
                 v[i] = b2 * v[i] + (1.0 - b2) * g * g;
                 theta[i] -= if adaptive { rate * m[i] / (v[i].sqrt() + eps) } else { rate * m[i] };
             }
-            ema.iter_mut().zip(theta).for_each(|(e, t)| *e = keep * *e + (1.0 - keep) * *t);
+            average(ema, theta, keep);
         });
     }
 }

@@ -124,6 +124,10 @@ impl ImageSpec {
     pub fn values(&self) -> usize {
         self.channels * self.height * self.width
     }
+    /// Whether a screen can show it: more than a few pixels, in one channel, or three and more.
+    pub fn is_picture(&self) -> bool {
+        self.height * self.width >= 4 && self.channels != 2
+    }
     /// Brings drawn images into [`ImageSpec::range`], as files, screens and measures want them: a network overshoots black and
     /// white a little. Points (height and width 1) stay where they are.
     pub fn clamp(&self, images: &mut [f32]) {
@@ -151,6 +155,21 @@ pub struct TrainingRecord {
     pub command: String,
     /// Measured figures, free-form.
     pub evaluation: BTreeMap<String, serde_json::Value>,
+}
+
+impl TrainingRecord {
+    /// The record of a model that has seen nothing yet.
+    pub fn new(method: &str, preset: &str) -> TrainingRecord {
+        TrainingRecord {
+            method: method.into(),
+            preset: preset.into(),
+            teacher_sha256: None,
+            images_seen: 0,
+            seconds: 0.0,
+            command: String::new(),
+            evaluation: BTreeMap::new(),
+        }
+    }
 }
 
 /// One image with all that determines it: an interpreter that reproduces the pixels reads the bundle right.

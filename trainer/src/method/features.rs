@@ -95,15 +95,7 @@ impl Method for Features {
             null_label: None,
             guidance: None,
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
-            training: TrainingRecord {
-                method: "classifier".into(),
-                preset: self.name.clone(),
-                teacher_sha256: None,
-                images_seen: 0,
-                seconds: 0.0,
-                command: String::new(),
-                evaluation: Default::default(),
-            },
+            training: TrainingRecord::new("classifier", &self.name),
             licence: "MIT".into(),
             golden: None,
         })

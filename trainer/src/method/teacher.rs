@@ -145,15 +145,7 @@ impl Method for Teacher {
             null_label,
             guidance: null_label.map(|_| GuidanceRange { min: 0.0, max: 4.0, default: 1.0 }),
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
-            training: TrainingRecord {
-                method: "edm".into(),
-                preset: self.name.clone(),
-                teacher_sha256: None,
-                images_seen: 0,
-                seconds: 0.0,
-                command: String::new(),
-                evaluation: Default::default(),
-            },
+            training: TrainingRecord::new("edm", &self.name),
             licence: "MIT".into(),
             golden: None,
         })

@@ -78,11 +78,11 @@ pub fn publish(request: &Request, mut progress: impl FnMut(&str)) -> Result<()> 
 fn read(path: &Path) -> Result<Model> {
     let bytes = fs::read(path).with_context(|| format!("`{}` cannot be read", path.display()))?;
     let bundle = bundle::read(&bytes).with_context(|| format!("`{}`", path.display()))?;
-    let [channels, height, width] = bundle.meta.image.shape();
     if bundle.meta.is_classifier() {
         bail!("`{}`: found a classifier, expected a model that draws", path.display());
     }
-    if height * width < 4 || channels == 2 {
+    if !bundle.meta.image.is_picture() {
+        let [channels, height, width] = bundle.meta.image.shape();
         bail!("`{}`: found a model that draws {channels} x {height} x {width}, expected one that draws images", path.display());
     }
     let entry = index::Entry::of(path, &bytes, &bundle, &index::titles_beside(path)?)?;

@@ -55,11 +55,11 @@ impl Model {
             }
         }
         let bundle = read.map_err(|e| format!("This file is not a model that the page can draw with: {e}."))?;
-        let [channels, height, width] = bundle.meta.image.shape();
         if bundle.meta.is_classifier() {
             return Err(format!("`{}` is a classifier: it recognises images and cannot draw them.", bundle.meta.name));
         }
-        if height * width < 4 || channels == 2 {
+        if !bundle.meta.image.is_picture() {
+            let [channels, height, width] = bundle.meta.image.shape();
             return Err(format!("`{}` draws points, {channels} x {height} x {width}; this page shows images.", bundle.meta.name));
         }
         Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None })

@@ -74,7 +74,8 @@ impl NetField<'_> {
     }
 
     fn call(&self, net: &Network, s: &[f64], t: &[f64], x: &Tensor, dropout: Option<Dropout<'_>>) -> Result<Tensor> {
-        let of = |pick: fn(&Adapter) -> f64| per_image(s.iter().map(|&s| pick(&precondition(self.spec, s).0)));
+        let all: Vec<_> = s.iter().map(|&s| precondition(self.spec, s).0).collect();
+        let of = |pick: fn(&Adapter) -> f64| per_image(all.iter().map(pick));
         let (input, times) = (x.broadcast_mul(&of(|a| a.c_in)?)?, self.times(s, t)?);
         let y = match dropout {
             Some(dropout) => net.forward_dropping(&input, &times, self.labels, dropout)?,
@@ -85,8 +86,8 @@ impl NetField<'_> {
 
     fn exact(&self, s: &[f64], t: &[f64], x: &Dual, [ds, dt]: [f32; 2]) -> Result<Dual> {
         let ds64 = f64::from(ds);
+        let all: Vec<_> = s.iter().map(|&s| precondition(self.spec, s)).collect();
         let factor = |pick: fn(&Adapter) -> f64| -> Result<(Tensor, Tensor)> {
-            let all: Vec<_> = s.iter().map(|&s| precondition(self.spec, s)).collect();
             Ok((per_image(all.iter().map(|p| pick(&p.0)))?, per_image(all.iter().map(|p| ds64 * pick(&p.1)))?))
         };
         // The product rule for a factor that depends on s alone.
@@ -98,7 +99,7 @@ impl NetField<'_> {
             Ok(Dual { value: x.value.broadcast_mul(value)?, tangent: Some(tangent) })
         };
         let input = times(&factor(|a| a.c_in)?, x)?;
-        let rates: Vec<f32> = s.iter().flat_map(|&s| [(precondition(self.spec, s).2 * ds64) as f32, dt]).collect();
+        let rates: Vec<f32> = all.iter().flat_map(|p| [(p.2 * ds64) as f32, dt]).collect();
         let y = times(&factor(|a| a.c_out)?, &self.net.dual(&input, &self.times(s, t)?, &rates, self.labels)?)?;
         let skipped = times(&factor(|a| a.c_skip)?, x)?;
         Ok(Dual { value: (&y.value + &skipped.value)?, tangent: Some((y.tangent()? + skipped.tangent()?)?) })

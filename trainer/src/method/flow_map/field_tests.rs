@@ -127,15 +127,7 @@ fn teacher(spec: ModelSpec) -> Bundle {
         null_label: None,
         guidance: None,
         image: shape,
-        training: bundle::TrainingRecord {
-            method: "edm".into(),
-            preset: "teacher".into(),
-            teacher_sha256: None,
-            images_seen: 0,
-            seconds: 0.0,
-            command: String::new(),
-            evaluation: Default::default(),
-        },
+        training: bundle::TrainingRecord::new("edm", "teacher"),
         licence: "MIT".into(),
         golden: None,
     };

@@ -49,7 +49,8 @@ pub struct FlowMap {
     exec: Arc<Exec>,
     teacher: Option<Teacher>,
     teacher_sha256: Option<String>,
-    parameterization: Parameterization,
+    /// How the network is asked: what samplers know of the exported model.
+    spec: ModelSpec,
     /// The teacher's weights, for a warm start.
     start: Option<Vec<f32>>,
     /// A row of the class table that a warm start took over; nothing asks for it.
@@ -90,14 +91,23 @@ impl FlowMap {
         if let Some(bundle) = distilled {
             same_images(&bundle.graphs[0], &graph)?;
         }
+        let null_label = teacher.filter(|_| start.is_some()).and_then(|t| t.meta.null_label);
+        let spec = ModelSpec {
+            schedule: Schedule::Flow { base_std: sigma_data },
+            parameterization,
+            second_time: true,
+            guidance_input: false,
+            null_label: null_label.is_some(),
+            init_time: None,
+        };
         Ok(FlowMap {
             config: config.clone(),
             network,
             exec: Arc::new(Exec::with_precision(graph, precision)?),
             teacher: distilled.map(|t| Teacher::new(t, config.guidance, precision)).transpose()?,
             teacher_sha256: teacher.map(|t| t.sha256.clone()),
-            parameterization,
-            null_label: teacher.filter(|_| start.is_some()).and_then(|t| t.meta.null_label),
+            spec,
+            null_label,
             start,
             name: name.to_string(),
         })
@@ -135,8 +145,8 @@ impl FlowMap {
         SamplerSpec { sampler: Sampler::FlowMap, steps, default_steps }
     }
 
-    fn field<'a>(&self, pass: &'a Pass<'_>, spec: &'a ModelSpec, labels: &'a [u32]) -> NetField<'a> {
-        NetField { net: &pass.nets[0], spec, derivative: self.config.derivative, labels }
+    fn field<'a>(&'a self, pass: &'a Pass<'_>, labels: &'a [u32]) -> NetField<'a> {
+        NetField { net: &pass.nets[0], spec: &self.spec, derivative: self.config.derivative, labels }
     }
 }
 
@@ -211,7 +221,6 @@ impl Method for FlowMap {
 
     fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
         let (shape, sigma_data) = (self.exec.graph().input_shape(), self.config.sigma_data);
-        let spec = self.meta(pass.data)?.spec();
         let n = (pass.images.end - pass.images.start) as usize;
         let table = self.exec.graph().classes;
         let (x1, labels) = if self.config.from_noise {
@@ -252,7 +261,7 @@ impl Method for FlowMap {
             };
             let numbers: Vec<u64> = diagonal.iter().map(|&i| pass.images.start + u64::from(i)).collect();
             let dropout = Dropout { seed: pass.seed, images: &numbers };
-            let r = (self.field(pass, &spec, &labels).dropping(&t, &x, dropout)? - target)?;
+            let r = (self.field(pass, &labels).dropping(&t, &x, dropout)? - target)?;
             add("diagonal", &t, &t, r)?;
         }
         if !off.is_empty() {
@@ -270,7 +279,7 @@ impl Method for FlowMap {
             let teacher = self.teacher.as_ref().map(|_| &b as Velocity<'_>);
             let step = 1.0 / f64::from(self.config.grid);
             let point = Point { s: &s, t: &t, gamma: &gamma, x: &x, velocity: &velocity, step };
-            let r = residual(self.config.condition, self.config.stop, &self.field(pass, &spec, &labels), teacher, &point)?;
+            let r = residual(self.config.condition, self.config.stop, &self.field(pass, &labels), teacher, &point)?;
             add("off_diagonal", &s, &t, r)?;
         }
         let Total { sum: Some(sum), terms } = total else { bail!("`batch`: found no image, expected at least one") };
@@ -284,8 +293,8 @@ impl Method for FlowMap {
             version: VERSION,
             name: self.name.clone(),
             networks: vec![self.network.clone()],
-            parameterization: self.parameterization,
-            schedule: Schedule::Flow { base_std: self.config.sigma_data },
+            parameterization: self.spec.parameterization,
+            schedule: self.spec.schedule,
             init_time: None,
             second_time: true,
             guidance_input: false,
@@ -294,15 +303,7 @@ impl Method for FlowMap {
             null_label: self.null_label,
             guidance: None,
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
-            training: TrainingRecord {
-                method: "flow_map".into(),
-                preset: self.name.clone(),
-                teacher_sha256: self.teacher_sha256.clone(),
-                images_seen: 0,
-                seconds: 0.0,
-                command: String::new(),
-                evaluation: Default::default(),
-            },
+            training: TrainingRecord { teacher_sha256: self.teacher_sha256.clone(), ..TrainingRecord::new("flow_map", &self.name) },
             licence: "MIT".into(),
             golden: None,
         })
