@@ -1,37 +1,15 @@
 //! BOOT end to end on points: a trained teacher, a trained student, and the solver that the student has to become.
 
-use limbeck::sample::{self, Device, Labels, Request};
-use limbeck::{config, train};
-use limbeck_shared::bundle::Bundle;
+mod toy;
+
+use limbeck::train;
 use limbeck_shared::program::Sampler;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use toy::draw;
 
-/// Trains a preset with overrides and exports it.
+/// Trains a preset under its own name.
 fn trained(folder: &Path, preset: &str, overrides: &[&str]) -> PathBuf {
-    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    let setup = train::Setup::new(config::resolve(preset, &overrides).unwrap()).unwrap();
-    let (run, out) = (folder.join(preset), folder.join(format!("{preset}.safetensors")));
-    let start = Instant::now();
-    assert_eq!(train::train(&setup, &run, "test").unwrap(), train::Outcome::Finished);
-    println!("{preset}: {} images in {:.1} s", setup.config().images, start.elapsed().as_secs_f64());
-    train::export_run(&setup, &run, &out, "test").unwrap();
-    out
-}
-
-/// Points of seed 3, `[n][2]`.
-fn draw(model: &Bundle, n: usize, sampler: Sampler, steps: usize) -> Vec<[f64; 2]> {
-    let request = Request {
-        count: n,
-        seed: 3,
-        labels: Labels::Each,
-        sampler: Some(sampler),
-        steps: Some(steps),
-        guidance: None,
-        device: Device::Cpu,
-    };
-    let values = sample::draw(model, &request, |_| {}).unwrap();
-    values.chunks_exact(2).map(|p| [p[0].into(), p[1].into()]).collect()
+    toy::trained(folder, preset, preset, overrides).0
 }
 
 /// Mean and standard deviation of one coordinate.

@@ -1,23 +1,17 @@
 //! Flow maps end to end on points: trained networks against the map in closed form.
 
-use limbeck::sample::{self, Device, Labels, Request};
-use limbeck::{config, train};
+mod toy;
+
+use limbeck::train;
 use limbeck_shared::bundle::Bundle;
 use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::{self, Stream};
 use std::path::Path;
-use std::time::Instant;
 
-/// Trains a preset with these keys changed: its bundle `NAME.safetensors` in the folder, and how long that took in seconds.
+/// A preset with these keys changed, trained, and how long that took in seconds.
 fn trained_as(folder: &Path, name: &str, preset: &str, overrides: &[&str]) -> (Bundle, f64) {
-    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    let setup = train::Setup::new(config::resolve(preset, &overrides).unwrap()).unwrap();
-    let (run, out) = (folder.join(name), folder.join(format!("{name}.safetensors")));
-    let start = Instant::now();
-    assert_eq!(train::train(&setup, &run, "test").unwrap(), train::Outcome::Finished);
-    let seconds = start.elapsed().as_secs_f64();
-    train::export_run(&setup, &run, &out, "test").unwrap();
-    (train::read_bundle(&out).unwrap(), seconds)
+    let (path, seconds) = toy::trained(folder, name, preset, overrides);
+    (train::read_bundle(&path).unwrap(), seconds)
 }
 
 fn trained(overrides: &[&str]) -> (Bundle, f64) {
@@ -30,22 +24,12 @@ fn drawn(model: &Bundle, steps: usize) -> Vec<[(f64, f64); 2]> {
 }
 
 fn drawn_by(model: &Bundle, sampler: Sampler, steps: usize) -> Vec<[(f64, f64); 2]> {
-    let request = Request {
-        count: 4096,
-        seed: 3,
-        labels: Labels::Each,
-        sampler: Some(sampler),
-        steps: Some(steps),
-        guidance: None,
-        device: Device::Cpu,
-    };
-    let points = sample::draw(model, &request, |_| {}).unwrap();
     let mut eps = [0f32; 2];
-    let pair = |(k, point): (usize, &[f32])| {
-        rng::normals(3, Stream::Sample(0), k as u64, &mut eps);
-        [0, 1].map(|i| (f64::from(eps[i]), f64::from(point[i])))
+    let pair = |(k, point): (usize, [f64; 2])| {
+        rng::normals(toy::SEED, Stream::Sample(0), k as u64, &mut eps);
+        [0, 1].map(|i| (f64::from(eps[i]), point[i]))
     };
-    points.chunks_exact(2).enumerate().map(pair).collect()
+    toy::draw(model, 4096, sampler, steps).into_iter().enumerate().map(pair).collect()
 }
 
 /// Data N((0.6, -0.3), 0.5^2), noise N(0, 0.7^2): `X_{0,1}(x0) = mean + 0.5 / 0.7 x0` per coordinate, in any number of steps.
