@@ -47,6 +47,9 @@ pub enum Bench {
         /// Device
         #[arg(long, value_enum, default_value = "cpu")]
         device: Device,
+        /// How convolutions multiply on the CPU
+        #[arg(long, value_enum, default_value = "f32")]
+        precision: Arithmetic,
     },
 }
 
@@ -88,10 +91,18 @@ pub fn run(what: &Bench) -> Result<String> {
             let ms = train_step(&network, *batch, *repeat, *forward_only, *precision)?;
             (if *forward_only { "forward" } else { "train-step" }, *batch, ms, Device::Cpu)
         }
-        Bench::Sample { model, count, repeat, device } => {
+        Bench::Sample { model, count, repeat, device, precision } => {
             let bundle = crate::train::read_bundle(model)?;
-            let request =
-                Request { count: *count, seed: 0, labels: Labels::Each, sampler: None, steps: None, guidance: None, device: *device };
+            let request = Request {
+                count: *count,
+                seed: 0,
+                labels: Labels::Each,
+                sampler: None,
+                steps: None,
+                guidance: None,
+                device: *device,
+                precision: *precision,
+            };
             let ms = time(*repeat, || sample::draw(&bundle, &request, |_| {}).map(|_| ()))?;
             ("sample", *count, ms, *device)
         }

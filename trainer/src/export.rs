@@ -1,5 +1,6 @@
 //! Writing bundles: f16 weights, and one drawn image by which every interpreter can check itself.
 
+use crate::config::Arithmetic;
 use crate::sample::{self, Device, Labels, Request};
 use anyhow::{Context, Result};
 use limbeck_shared::bundle::{self, Bundle, Golden, Meta};
@@ -45,6 +46,7 @@ fn golden(bundle: &Bundle) -> Result<Golden> {
         steps: Some(steps),
         guidance: Some(guidance),
         device: Device::Cpu,
+        precision: Arithmetic::F32,
     };
     let pixels = sample::draw(bundle, &request, |_| {})?;
     Ok(Golden { seed: GOLDEN_SEED, label, sampler, steps, guidance, pixels })

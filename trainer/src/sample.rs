@@ -1,5 +1,6 @@
 //! Drawing from a bundle on the CPU or on wgpu.
 
+use crate::config::Arithmetic;
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::{Cond, Exec};
@@ -81,6 +82,8 @@ pub struct Request {
     pub guidance: Option<f64>,
     /// Device.
     pub device: Device,
+    /// How convolutions multiply on the CPU; a GPU computes in f32.
+    pub precision: Arithmetic,
 }
 
 /// Images in a pass on the CPU: enough for every thread, few enough to stay small.
@@ -114,7 +117,7 @@ pub fn draw(bundle: &Bundle, r: &Request, mut progress: impl FnMut(usize)) -> Re
                 .graphs
                 .iter()
                 .zip(&bundle.thetas)
-                .map(|(g, t)| Ok(CpuNet::new(Arc::new(Exec::new(g.clone())?), t.clone())))
+                .map(|(g, t)| Ok(CpuNet::new(Arc::new(Exec::with_precision(g.clone(), r.precision.resolve())?), t.clone())))
                 .collect::<Result<Vec<_>>>()?;
             let nets: Vec<&dyn Net> = nets.iter().map(|n| n as &dyn Net).collect();
             for (i, part) in labels.chunks(SLICE).enumerate() {

@@ -1,6 +1,7 @@
 //! What other sites show of a link to a model: a page of nothing but tags that leads on, and a picture that the model drew.
 
 use super::index::Entry;
+use crate::config::Arithmetic;
 use crate::log::grid;
 use crate::sample::{self, Device, Labels, Request};
 use anyhow::{Context, Result};
@@ -47,7 +48,16 @@ pub fn picture(bundle: &Bundle) -> Result<Vec<u8>> {
     let [channels, height, width] = meta.image.shape();
     let (scale, columns, rows) = layout(width as u32, height as u32);
     let count = (columns * rows) as usize;
-    let request = Request { count, seed: SEED, labels: Labels::Each, sampler: None, steps: None, guidance: None, device: Device::Cpu };
+    let request = Request {
+        count,
+        seed: SEED,
+        labels: Labels::Each,
+        sampler: None,
+        steps: None,
+        guidance: None,
+        device: Device::Cpu,
+        precision: Arithmetic::F32,
+    };
     let mut images = sample::draw(bundle, &request, |_| {})?;
     meta.image.clamp(&mut images);
     let [low, high] = meta.image.range.map(|v| v as f32);
