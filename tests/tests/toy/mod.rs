@@ -34,6 +34,7 @@ pub fn draw(model: &Bundle, n: usize, sampler: Sampler, steps: usize) -> Vec<[f6
         steps: Some(steps),
         guidance: None,
         device: Device::Cpu,
+        precision: config::Arithmetic::F32,
     };
     let values = sample::draw(model, &request, |_| {}).unwrap();
     values.chunks_exact(2).map(|p| [p[0].into(), p[1].into()]).collect()

@@ -2,8 +2,9 @@
 
 use super::field::{Derivative, NetField, Teacher};
 use super::residual::Field;
+use crate::data::{self, Split};
 use crate::device::device;
-use crate::method::{edm_x0, extend, noise, per_image, tensor, with_second_time};
+use crate::method::{Method, Pass, edm_x0, extend, noise, per_image, tensor, with_second_time};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{self, Bundle};
 use limbeck_shared::cpu::{Exec, Precision};
@@ -213,4 +214,40 @@ fn the_diagonal_gets_its_part_of_every_iteration() {
             assert_eq!(count(first), (0.75 * batch as f64) as usize, "batch {batch} in passes of {pass}");
         }
     }
+}
+
+/// C1.10: with zeros for its class table a conditional network learns what the unconditional one does, from the same images.
+#[test]
+fn without_its_classes_a_network_learns_like_an_unconditional_one() {
+    let config = crate::config::resolve("toy-flow-map", &["network.hidden=16".into()]).unwrap();
+    let crate::config::MethodConfig::FlowMap(c) = &config.method else { panic!("another method") };
+    let data = data::open(config.data.as_ref().unwrap(), Split::Train).unwrap();
+    let with_classes = |classes: Option<usize>| {
+        let Some(NetworkConfig::Mlp(mlp)) = config.network.clone() else { panic!("another network") };
+        let network = NetworkConfig::Mlp(limbeck_shared::graph::mlp::MlpConfig { num_class_embeds: classes, ..mlp });
+        super::FlowMap::new(c, Some(&network), None, "test", Precision::F32).unwrap()
+    };
+    let learn = |method: &super::FlowMap, theta: &[f32]| -> (f32, Vec<f32>) {
+        let nets = [Network::trained(method.exec.clone(), theta, device()).unwrap()];
+        let pass = Pass { seed: 3, first: 0, images: 0..64, nets: &nets, data: Some(&*data) };
+        let value = method.loss(0, &pass).unwrap().value;
+        let gradient = value.backward().unwrap().get(nets[0].theta()).unwrap().to_vec1().unwrap();
+        (value.to_scalar().unwrap(), gradient)
+    };
+    let (plain, conditional) = (with_classes(None), with_classes(Some(3)));
+    let (small, large) = (plain.exec.graph(), conditional.exec.graph());
+    let table = large.param("class_embedding.weight").unwrap();
+    let theta = weights(small);
+    let mut zeros_beside = extend(small, &theta, large);
+    zeros_beside[table.range()].fill(0.0);
+    let (value, gradient) = learn(&plain, &theta);
+    let (same_value, larger) = learn(&conditional, &zeros_beside);
+    assert!((value - same_value).abs() < 1e-6 * value.abs(), "{value} {same_value}");
+    for p in &small.params {
+        let q = large.param(&p.name).unwrap();
+        for (a, b) in gradient[p.range()].iter().zip(&larger[q.range()]) {
+            assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{}: {a} {b}", p.name);
+        }
+    }
+    assert!(larger[table.range()].iter().any(|g| *g != 0.0), "the table learns");
 }
