@@ -239,6 +239,7 @@ presets!(
     "fashion-sid",
     "fashion-flow-map",
     "fashion-continual",
+    "continual",
     "features-fashion",
     "toy-teacher",
     "toy-boot",

@@ -40,7 +40,7 @@ pub struct Judge {
     id: String,
     names: Vec<String>,
     train: Box<dyn Dataset>,
-    test: Box<dyn Dataset>,
+    test: Option<Box<dyn Dataset>>,
     cache: PathBuf,
 }
 
@@ -82,6 +82,14 @@ impl Judge {
     /// # Errors
     /// Names the file that is missing or does not fit.
     pub fn open(features: &Path, data: &DataSpec) -> Result<Judge> {
+        Judge::over(features, data::open(data, Split::Train)?, Some(data::open(data, Split::Test)?))
+    }
+
+    /// Opens the classifier; images are compared with `train`, and `test` is the floor, where there is one.
+    ///
+    /// # Errors
+    /// As [`Judge::open`].
+    pub fn over(features: &Path, train: Box<dyn Dataset>, test: Option<Box<dyn Dataset>>) -> Result<Judge> {
         let bundle = read_bundle(features)?;
         let graph = bundle.graphs[0].clone();
         let Some(node) = graph.features else {
@@ -97,10 +105,21 @@ impl Judge {
             features,
             id: bundle.sha256,
             names: bundle.meta.classes,
-            train: data::open(data, Split::Train)?,
-            test: data::open(data, Split::Test)?,
+            train,
+            test,
             cache,
         })
+    }
+
+    /// The class that the classifier names each image by, of `[n, C, H, W]` in [-1, 1].
+    ///
+    /// # Errors
+    /// If the images do not fit the classifier.
+    pub fn named(&self, images: &[f32]) -> Result<Vec<u32>> {
+        let n = images.len() / self.train.shape().iter().product::<usize>();
+        let (mut feats, mut class) = (vec![0f32; n * self.features.dim], vec![0; n]);
+        self.features.features(images, n, &mut feats, &mut class)?;
+        Ok(class)
     }
 
     fn report(&self, images: &[f32], labels: Option<&[u32]>, sampling_seconds: Option<f64>) -> Result<Report> {
@@ -109,7 +128,7 @@ impl Judge {
             features_id: &self.id,
             classes: &self.names,
             train: self.train.as_ref(),
-            test: Some(self.test.as_ref()),
+            test: self.test.as_deref(),
             cache: Some(&self.cache),
             images,
             labels,
