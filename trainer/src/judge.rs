@@ -101,14 +101,7 @@ impl Judge {
             net: cpu::Net::new(graph, bundle.thetas[0].clone())?,
         };
         let cache = std::env::var_os("LIMBECK_CACHE").map_or_else(|| Path::new("runs").join("cache"), PathBuf::from);
-        Ok(Judge {
-            features,
-            id: bundle.sha256,
-            names: bundle.meta.classes,
-            train,
-            test,
-            cache,
-        })
+        Ok(Judge { features, id: bundle.sha256, names: bundle.meta.classes, train, test, cache })
     }
 
     /// The class that the classifier names each image by, of `[n, C, H, W]` in [-1, 1].
@@ -116,10 +109,14 @@ impl Judge {
     /// # Errors
     /// If the images do not fit the classifier.
     pub fn named(&self, images: &[f32]) -> Result<Vec<u32>> {
-        let n = images.len() / self.train.shape().iter().product::<usize>();
-        let (mut feats, mut class) = (vec![0f32; n * self.features.dim], vec![0; n]);
-        self.features.features(images, n, &mut feats, &mut class)?;
-        Ok(class)
+        let mut named = vec![];
+        for part in images.chunks(256 * self.train.shape().iter().product::<usize>()) {
+            let n = part.len() / self.train.shape().iter().product::<usize>();
+            let (mut feats, mut class) = (vec![0f32; n * self.features.dim], vec![0; n]);
+            self.features.features(part, n, &mut feats, &mut class)?;
+            named.extend(class);
+        }
+        Ok(named)
     }
 
     fn report(&self, images: &[f32], labels: Option<&[u32]>, sampling_seconds: Option<f64>) -> Result<Report> {
@@ -143,6 +140,14 @@ impl Judge {
     /// # Errors
     /// If the model cannot draw what is asked.
     pub fn model(&self, bundle: &Bundle, request: &Request) -> Result<Measured> {
+        Ok(self.model_and_images(bundle, request)?.0)
+    }
+
+    /// As [`Judge::model`]; with the images `[N, C, H, W]` in [-1, 1].
+    ///
+    /// # Errors
+    /// As [`Judge::model`].
+    pub fn model_and_images(&self, bundle: &Bundle, request: &Request) -> Result<(Measured, Vec<f32>)> {
         let (sampler, steps, guidance) = bundle.meta.resolve(request.sampler, request.steps, request.guidance)?;
         let evals = bundle.draw_program(request.sampler, request.steps, request.guidance)?.evals();
         let start = Instant::now();
@@ -157,14 +162,15 @@ impl Judge {
         bundle.meta.image.clamp(&mut images);
         let labels = sample::labels(&bundle.meta, request.labels, request.count);
         let report = self.report(&images, (!bundle.meta.classes.is_empty()).then_some(&labels), Some(seconds))?;
-        Ok(Measured {
+        let measured = Measured {
             model: bundle.meta.name.clone(),
             sampler: Some(sampler.to_string()),
             steps: Some(steps),
             evals: Some(evals),
             guidance: Some(guidance),
             report,
-        })
+        };
+        Ok((measured, images))
     }
 
     /// Measures a file of images.

@@ -116,7 +116,9 @@ impl Sequence {
     fn task(&self, n: usize, previous: Option<&Path>, replay: Option<PathBuf>) -> RunConfig {
         let method = match n {
             // The same for all arms.
-            1 => ContinualConfig { arm: Arm::FineTune, lambda: None, teacher_steps: 10, one_step: None, replay: None, ..self.method.clone() },
+            1 => {
+                ContinualConfig { arm: Arm::FineTune, lambda: None, teacher_steps: 10, one_step: None, replay: None, ..self.method.clone() }
+            }
             _ => ContinualConfig { task: n, one_step: None, replay: replay.or(self.method.replay.clone()), ..self.method.clone() },
         };
         let classes = if method.arm == Arm::Joint { self.parts[..n].concat() } else { self.parts[n - 1].clone() };

@@ -11,8 +11,6 @@ use std::path::Path;
 
 /// Seed of evaluations and pictures.
 const SEED: u64 = 0;
-/// Images that a picture is chosen from.
-const CANDIDATES: usize = 400;
 /// Images of each class in a picture.
 const ROWS: usize = 3;
 
@@ -57,11 +55,10 @@ impl Measure<'_> {
             return Ok(None);
         }
         let judge = Judge::open(self.features, &DataSpec::Classes { classes: seen.to_vec(), of: Box::new(data.clone()) })?;
-        let mut images = sample::draw(bundle, &request(CANDIDATES, SEED), |_| {})?;
-        bundle.meta.image.clamp(&mut images);
+        let (measured, images) = judge.model_and_images(bundle, &request(self.count, SEED))?;
         let chosen = columns(&images, &judge.named(&images)?, seen, shape.iter().product());
         grid::save(picture, &chosen, shape, grid::Layout { columns: seen.len(), upscale: 2 })?;
-        judge.model(bundle, &request(self.count, SEED)).map(Some)
+        Ok(Some(measured))
     }
 }
 

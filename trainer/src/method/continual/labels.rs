@@ -30,7 +30,8 @@ pub(super) fn with_classes(teacher: &Bundle, names: &[String]) -> Result<(Meta, 
         NetworkConfig::Classifier(_) => bail!("`teacher`: found a classifier, expected a diffusion model"),
     }
     let (from, to) = (&teacher.graphs[0], meta.networks[0].build()?);
-    let table = |g: &limbeck_shared::graph::Graph| g.param(TABLE).map(|p| (p.range(), p.shape[1])).context("the network has no class table");
+    let table =
+        |g: &limbeck_shared::graph::Graph| g.param(TABLE).map(|p| (p.range(), p.shape[1])).context("the network has no class table");
     let ((old, dim), (wide, _)) = (table(from)?, table(&to)?);
     // All but the table is as it was; the table has other rows and is written by itself.
     let mut out = extend_but(from, &theta, &to);

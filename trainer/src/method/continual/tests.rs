@@ -3,8 +3,8 @@
 use super::*;
 use crate::data::{DataSpec, InMemory, Toy};
 use crate::method::Pass;
-use limbeck_shared::bundle;
 use crate::method::noise;
+use limbeck_shared::bundle;
 use limbeck_shared::denoiser::{Denoiser, Parameterization};
 use limbeck_shared::program::{Label, Program, build, run_closed_form};
 use limbeck_shared::rng;
@@ -208,17 +208,14 @@ fn slopes_of_the_mixed_objective() {
         init_time: None,
     };
     let (n, t, old) = (100_000, spec.schedule.time_of_ratio(1.0), 0.5f64.sqrt());
-    let noised = |variance, stream| {
-        Noised::new(&spec, &pixels(n, variance, stream), &pixels(n, 1.0, stream + 1), vec![t; n], vec![]).unwrap()
-    };
+    let noised =
+        |variance, stream| Noised::new(&spec, &pixels(n, variance, stream), &pixels(n, 1.0, stream + 1), vec![t; n], vec![]).unwrap();
     let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let sum = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / n as f64;
     let ((new, new_target), (replay, eps)) = (noised(0.25, 1), noised(0.07, 3));
     let (x, xr) = (flat(&new.x), flat(&replay.x));
     let [wc, wr] = task(Arm::Distillation, 2, Some(1.0)).weights();
-    let slope = |target: &[f32]| {
-        (wc * sum(&x, &flat(&new_target)) + wr * sum(&xr, target)) / (wc * sum(&x, &x) + wr * sum(&xr, &xr))
-    };
+    let slope = |target: &[f32]| (wc * sum(&x, &flat(&new_target)) + wr * sum(&xr, target)) / (wc * sum(&x, &x) + wr * sum(&xr, &xr));
     let distilled: Vec<f32> = xr.iter().map(|x| old as f32 * x).collect();
     close(slope(&distilled), 0.935697, 0.01);
     close(slope(&flat(&eps)), 1.219150, 0.01);
