@@ -109,6 +109,15 @@ pub enum Step {
         /// Coefficients and registers, at least one and at most [`crate::program::MAX_TERMS`].
         terms: Vec<(f32, Reg)>,
     },
+    /// `dst = src`, every value moved into `[-limit, limit]`.
+    Clip {
+        /// Where it goes; not `src`.
+        dst: Reg,
+        /// What is clipped.
+        src: Reg,
+        /// Above 0.
+        limit: f32,
+    },
     /// `dst =` standard normals of stream [`crate::rng::Stream::Sample`]`(stream)`.
     Noise {
         /// Where the noise goes.
@@ -217,6 +226,17 @@ pub fn edm_weight(sigma: f64, sigma_data: f64) -> f64 {
     (sigma * sigma + sigma_data * sigma_data) / (product * product)
 }
 
+/// The alpha by which an answer at `t` becomes x0: the schedule's own, except that noise read as x0 on a schedule of zero terminal
+/// SNR divides by `sqrt(alpha^2 + 1e-8)`. At its last step x0 is then 10^4 times what the network missed: to be clipped
+/// ([`crate::program::Sampler::DdimClipped`]).
+pub fn conversion_alpha(spec: &ModelSpec, t: f64) -> f64 {
+    let alpha = spec.schedule.alpha(t);
+    match (spec.parameterization, spec.schedule) {
+        (Parameterization::Eps, Schedule::DdpmZeroSnr { .. }) => libm::sqrt(alpha * alpha + 1e-8),
+        _ => alpha,
+    }
+}
+
 /// How x0 follows from the network's output at schedule time `t`; with a `target`, how the flow map to it does (for the other
 /// parameterisations, BOOT's signal at the target is read exactly as x0 is).
 ///
@@ -228,7 +248,10 @@ pub fn adapter(spec: &ModelSpec, t: f64, target: Option<f64>) -> Result<Adapter>
     let plain = |c_skip: f64, c_out: f64| Adapter { c_in: 1.0, c_skip, c_out };
     let adapter = match spec.parameterization {
         Parameterization::X0 => plain(0.0, 1.0),
-        Parameterization::Eps => plain(1.0 / alpha, -sigma / alpha),
+        Parameterization::Eps => {
+            let alpha = conversion_alpha(spec, t);
+            plain(1.0 / alpha, -sigma / alpha)
+        }
         Parameterization::V => {
             // 1 on variance-preserving schedules.
             let norm = alpha * alpha + sigma * sigma;
@@ -274,7 +297,7 @@ pub fn noise_input(spec: &ModelSpec, t: f64) -> f64 {
         (Parameterization::Edm { .. }, _) => 0.25 * libm::log(ratio.min(EDM_SIGMA_MAX)),
         (Parameterization::EdmFlowMap { .. }, _) => 0.25 * libm::log(ratio.clamp(EDM_SIGMA_MIN, EDM_SIGMA_MAX)),
         (Parameterization::FlowMap { .. }, _) => t,
-        (_, Schedule::DdpmLinear { steps, .. }) => t * f64::from(steps) - 1.0,
+        (_, Schedule::DdpmLinear { steps, .. } | Schedule::DdpmZeroSnr { steps, .. }) => t * f64::from(steps) - 1.0,
         _ => 1000.0 * t,
     }
 }
@@ -340,6 +363,7 @@ pub fn lower_keeping(program: &Program, spec: &ModelSpec, keep: &[Keep]) -> Resu
             Instr::Combine { dst, terms } => {
                 steps.push(Step::Combine { dst: *dst, terms: terms.iter().map(|&(c, r)| (c as f32, r)).collect() })
             }
+            Instr::Clip { dst, src, limit } => steps.push(Step::Clip { dst: *dst, src: *src, limit: *limit as f32 }),
             Instr::Noise { dst, stream } => steps.push(Step::Noise { dst: *dst, stream: *stream }),
         }
     }

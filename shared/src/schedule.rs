@@ -35,6 +35,16 @@ pub enum Schedule {
         /// Number of discrete steps, at least 2.
         steps: u32,
     },
+    /// [`Schedule::DdpmLinear`] with zero terminal SNR (Lin et al. 2023, arXiv 2305.08891, Algorithm 1): alpha is shifted and
+    /// stretched so that it is unchanged at the first discrete step and exactly 0 at the last.
+    DdpmZeroSnr {
+        /// First beta.
+        beta_start: f64,
+        /// Last beta, not smaller than the first.
+        beta_end: f64,
+        /// Number of discrete steps, at least 2.
+        steps: u32,
+    },
     /// `alpha = cos(pi t / 2)`, `sigma = sin(pi t / 2)`; time runs from 1 (noise) to 0 (data).
     Cosine,
     /// Linear flow: `alpha = t`, `sigma = (1 - t) base_std`; time runs from 0 (noise) to 1 (data).
@@ -59,7 +69,7 @@ impl Schedule {
                 check(sigma_max > sigma_min && sigma_max.is_finite(), "sigma_max", sigma_max, "a number above sigma_min")?;
                 check((0.1..=1000.0).contains(&rho), "rho", rho, "a number from 0.1 to 1000")
             }
-            Schedule::DdpmLinear { beta_start, beta_end, steps } => {
+            Schedule::DdpmLinear { beta_start, beta_end, steps } | Schedule::DdpmZeroSnr { beta_start, beta_end, steps } => {
                 check(beta_start > 0.0 && beta_start < 1.0, "beta_start", beta_start, "a number between 0 and 1")?;
                 check(beta_end >= beta_start && beta_end < 1.0, "beta_end", beta_end, "a number from beta_start to below 1")?;
                 check((2..=1_000_000).contains(&steps), "steps", f64::from(steps), "2 to 1000000")?;
@@ -76,7 +86,7 @@ impl Schedule {
     pub fn start(&self) -> f64 {
         match *self {
             Schedule::Edm { sigma_max, .. } => sigma_max,
-            Schedule::DdpmLinear { .. } | Schedule::Cosine => 1.0,
+            Schedule::DdpmLinear { .. } | Schedule::DdpmZeroSnr { .. } | Schedule::Cosine => 1.0,
             Schedule::Flow { .. } => 0.0,
         }
     }
@@ -94,6 +104,8 @@ impl Schedule {
         match *self {
             Schedule::Edm { .. } => 1.0,
             Schedule::DdpmLinear { .. } => libm::exp(0.5 * self.log_alpha_bar(t).0),
+            // Stretched about the first discrete step, it would pass 1 by some 1e-7 before it.
+            Schedule::DdpmZeroSnr { .. } => self.rescaling().map_or(1.0, |(plain, last, gain)| (gain * (plain.alpha(t) - last)).min(1.0)),
             // The sine of the complement is exactly 0 at t = 1, where a cosine is not.
             Schedule::Cosine => libm::sin(FRAC_PI_2 * (1.0 - t)),
             Schedule::Flow { .. } => t,
@@ -105,6 +117,10 @@ impl Schedule {
         match *self {
             Schedule::Edm { .. } => t,
             Schedule::DdpmLinear { .. } => libm::sqrt(-libm::expm1(self.log_alpha_bar(t).0)),
+            Schedule::DdpmZeroSnr { .. } => {
+                let alpha = self.alpha(t);
+                libm::sqrt((1.0 - alpha) * (1.0 + alpha))
+            }
             Schedule::Cosine => libm::sin(FRAC_PI_2 * t),
             Schedule::Flow { base_std } => (1.0 - t) * base_std,
         }
@@ -118,6 +134,7 @@ impl Schedule {
                 let (log, slope) = self.log_alpha_bar(t);
                 0.5 * slope * libm::exp(0.5 * log)
             }
+            Schedule::DdpmZeroSnr { .. } => self.rescaling().map_or(0.0, |(plain, _, gain)| gain * plain.d_alpha(t)),
             Schedule::Cosine => -FRAC_PI_2 * libm::sin(FRAC_PI_2 * t),
             Schedule::Flow { .. } => 1.0,
         }
@@ -131,6 +148,7 @@ impl Schedule {
                 let (log, slope) = self.log_alpha_bar(t);
                 -0.5 * slope * libm::exp(log) / self.sigma(t)
             }
+            Schedule::DdpmZeroSnr { .. } => -self.alpha(t) * self.d_alpha(t) / self.sigma(t),
             Schedule::Cosine => FRAC_PI_2 * libm::sin(FRAC_PI_2 * (1.0 - t)),
             Schedule::Flow { base_std } => -base_std,
         }
@@ -149,7 +167,7 @@ impl Schedule {
     pub fn time_of_ratio(&self, ratio: f64) -> f64 {
         match *self {
             Schedule::Edm { .. } => ratio,
-            Schedule::DdpmLinear { .. } => {
+            Schedule::DdpmLinear { .. } | Schedule::DdpmZeroSnr { .. } => {
                 // The ratio grows with t: bisection to the last bits.
                 let (mut low, mut high) = (0.0, 1.0);
                 for _ in 0..60 {
@@ -181,7 +199,7 @@ impl Schedule {
                 let (low, high) = (libm::pow(sigma_min, 1.0 / rho), libm::pow(sigma_max, 1.0 / rho));
                 libm::pow(low + u * (high - low), rho)
             }
-            Schedule::DdpmLinear { .. } | Schedule::Cosine => u,
+            Schedule::DdpmLinear { .. } | Schedule::DdpmZeroSnr { .. } | Schedule::Cosine => u,
             Schedule::Flow { .. } => 1.0 - u,
         }
     }
@@ -193,7 +211,7 @@ impl Schedule {
                 let (low, high) = (libm::pow(sigma_min, 1.0 / rho), libm::pow(sigma_max, 1.0 / rho));
                 (libm::pow(t, 1.0 / rho) - low) / (high - low)
             }
-            Schedule::DdpmLinear { .. } | Schedule::Cosine => t,
+            Schedule::DdpmLinear { .. } | Schedule::DdpmZeroSnr { .. } | Schedule::Cosine => t,
             Schedule::Flow { .. } => 1.0 - t,
         }
     }
@@ -212,6 +230,22 @@ impl Schedule {
         times[0] = self.start();
         times.push(self.end());
         times
+    }
+
+    /// Number of discrete steps of a DDPM schedule; none of the others has any.
+    pub fn discrete_steps(&self) -> Option<u32> {
+        match *self {
+            Schedule::DdpmLinear { steps, .. } | Schedule::DdpmZeroSnr { steps, .. } => Some(steps),
+            _ => None,
+        }
+    }
+
+    /// The schedule that [`Schedule::DdpmZeroSnr`] rescales, its last alpha, and the factor.
+    fn rescaling(&self) -> Option<(Schedule, f64, f64)> {
+        let Schedule::DdpmZeroSnr { beta_start, beta_end, steps } = *self else { return None };
+        let plain = Schedule::DdpmLinear { beta_start, beta_end, steps };
+        let (first, last) = (plain.alpha(1.0 / f64::from(steps)), plain.alpha(1.0));
+        Some((plain, last, first / (first - last)))
     }
 
     /// `ln(alpha_bar)` of the DDPM schedule and its derivative in `t`, 0 for the others.

@@ -1,7 +1,7 @@
 //! The command line. Results go to stdout, progress and messages to stderr; exit code 0, 1 (failed), 2 (wrong usage).
 
 use crate::sample::{Device, Labels, Request};
-use crate::{bench, config, data, export, info, judge, log, publish, sample, train};
+use crate::{bench, config, continual, data, export, info, judge, log, publish, sample, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use limbeck_shared::program::Sampler;
@@ -28,6 +28,8 @@ pub struct Cli {
 enum Command {
     /// Train a preset or a TOML file; the same command on the same run directory resumes
     Train(Train),
+    /// Learn classes one task after another, or add new ones to a bundle, without the images of the old; JSON on stdout
+    Continual(continual::Command),
     /// Draw images from a bundle
     Sample(Sample),
     /// Measure a bundle or a file of images; JSON on stdout
@@ -199,6 +201,12 @@ struct Eval {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(a) => run_train(a),
+        Command::Continual(a) => {
+            if let Some(reports) = continual::run(&a)? {
+                say!("{reports}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Sample(a) => run_sample(a),
         Command::Eval(a) => run_eval(a),
         Command::Export { run, out } => {

@@ -1,7 +1,7 @@
 //! A run's configuration: one TOML file, shipped presets, and `--set key=value`. Unknown keys are errors.
 
 use crate::data::DataSpec;
-use crate::method::{boot::BootConfig, flow_map::FlowMapConfig, sid::SidConfig, teacher::TeacherConfig};
+use crate::method::{boot::BootConfig, continual::ContinualConfig, flow_map::FlowMapConfig, sid::SidConfig, teacher::TeacherConfig};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Precision, tiles};
@@ -90,6 +90,8 @@ pub enum MethodConfig {
     Sid(SidConfig),
     /// Flow maps by self-distillation or from a teacher (Boffi et al. 2025), and MeanFlow.
     FlowMap(FlowMapConfig),
+    /// One task of continual learning by generative distillation (Masip et al. 2023).
+    Continual(ContinualConfig),
     /// The classifier in whose features images are compared.
     Features {
         /// Random shifts of the training images, in pixels.
@@ -236,6 +238,8 @@ presets!(
     "fashion-boot-demo",
     "fashion-sid",
     "fashion-flow-map",
+    "fashion-continual",
+    "continual",
     "features-fashion",
     "toy-teacher",
     "toy-boot",

@@ -40,7 +40,7 @@ pub struct Judge {
     id: String,
     names: Vec<String>,
     train: Box<dyn Dataset>,
-    test: Box<dyn Dataset>,
+    test: Option<Box<dyn Dataset>>,
     cache: PathBuf,
 }
 
@@ -82,6 +82,14 @@ impl Judge {
     /// # Errors
     /// Names the file that is missing or does not fit.
     pub fn open(features: &Path, data: &DataSpec) -> Result<Judge> {
+        Judge::over(features, data::open(data, Split::Train)?, Some(data::open(data, Split::Test)?))
+    }
+
+    /// Opens the classifier; images are compared with `train`, and `test` is the floor, where there is one.
+    ///
+    /// # Errors
+    /// As [`Judge::open`].
+    pub fn over(features: &Path, train: Box<dyn Dataset>, test: Option<Box<dyn Dataset>>) -> Result<Judge> {
         let bundle = read_bundle(features)?;
         let graph = bundle.graphs[0].clone();
         let Some(node) = graph.features else {
@@ -93,14 +101,22 @@ impl Judge {
             net: cpu::Net::new(graph, bundle.thetas[0].clone())?,
         };
         let cache = std::env::var_os("LIMBECK_CACHE").map_or_else(|| Path::new("runs").join("cache"), PathBuf::from);
-        Ok(Judge {
-            features,
-            id: bundle.sha256,
-            names: bundle.meta.classes,
-            train: data::open(data, Split::Train)?,
-            test: data::open(data, Split::Test)?,
-            cache,
-        })
+        Ok(Judge { features, id: bundle.sha256, names: bundle.meta.classes, train, test, cache })
+    }
+
+    /// The class that the classifier names each image by, of `[n, C, H, W]` in [-1, 1].
+    ///
+    /// # Errors
+    /// If the images do not fit the classifier.
+    pub fn named(&self, images: &[f32]) -> Result<Vec<u32>> {
+        let mut named = vec![];
+        for part in images.chunks(256 * self.train.shape().iter().product::<usize>()) {
+            let n = part.len() / self.train.shape().iter().product::<usize>();
+            let (mut feats, mut class) = (vec![0f32; n * self.features.dim], vec![0; n]);
+            self.features.features(part, n, &mut feats, &mut class)?;
+            named.extend(class);
+        }
+        Ok(named)
     }
 
     fn report(&self, images: &[f32], labels: Option<&[u32]>, sampling_seconds: Option<f64>) -> Result<Report> {
@@ -109,7 +125,7 @@ impl Judge {
             features_id: &self.id,
             classes: &self.names,
             train: self.train.as_ref(),
-            test: Some(self.test.as_ref()),
+            test: self.test.as_deref(),
             cache: Some(&self.cache),
             images,
             labels,
@@ -124,6 +140,14 @@ impl Judge {
     /// # Errors
     /// If the model cannot draw what is asked.
     pub fn model(&self, bundle: &Bundle, request: &Request) -> Result<Measured> {
+        Ok(self.model_and_images(bundle, request)?.0)
+    }
+
+    /// As [`Judge::model`]; with the images `[N, C, H, W]` in [-1, 1].
+    ///
+    /// # Errors
+    /// As [`Judge::model`].
+    pub fn model_and_images(&self, bundle: &Bundle, request: &Request) -> Result<(Measured, Vec<f32>)> {
         let (sampler, steps, guidance) = bundle.meta.resolve(request.sampler, request.steps, request.guidance)?;
         let evals = bundle.draw_program(request.sampler, request.steps, request.guidance)?.evals();
         let start = Instant::now();
@@ -138,14 +162,15 @@ impl Judge {
         bundle.meta.image.clamp(&mut images);
         let labels = sample::labels(&bundle.meta, request.labels, request.count);
         let report = self.report(&images, (!bundle.meta.classes.is_empty()).then_some(&labels), Some(seconds))?;
-        Ok(Measured {
+        let measured = Measured {
             model: bundle.meta.name.clone(),
             sampler: Some(sampler.to_string()),
             steps: Some(steps),
             evals: Some(evals),
             guidance: Some(guidance),
             report,
-        })
+        };
+        Ok((measured, images))
     }
 
     /// Measures a file of images.

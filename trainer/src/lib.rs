@@ -7,6 +7,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod continual;
 pub mod data;
 pub mod device;
 pub mod eval;

@@ -259,7 +259,7 @@ pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
 }
 
 /// Saves the resolved configuration, or checks that the directory's is the same.
-fn same_config(config: &RunConfig, run: &Path) -> Result<()> {
+pub(crate) fn same_config(config: &RunConfig, run: &Path) -> Result<()> {
     let path = run.join("config.toml");
     let text = toml::to_string(config)?;
     if !path.exists() {

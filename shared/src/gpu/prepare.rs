@@ -106,6 +106,11 @@ fn build(model: &GpuModel, steps: &Steps, batch: usize) -> Result<Prepared> {
                     dispatches.push(combine(dst, size, &next));
                 }
             }
+            Action::Clip { dst, src, limit } => {
+                let mut clip = combine(address(*dst), size, &[(1.0, address(*src))]);
+                clip.words[3] = limit.to_bits();
+                dispatches.push(clip);
+            }
             Action::Net { net, times, src, outs } => {
                 let input = match twice {
                     Some(at) => {

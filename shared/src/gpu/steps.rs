@@ -22,6 +22,15 @@ pub enum Action {
         /// Coefficients and values.
         terms: Vec<(f32, Value)>,
     },
+    /// `dst = src` within `[-limit, limit]`.
+    Clip {
+        /// The result.
+        dst: Value,
+        /// What is clipped.
+        src: Value,
+        /// Above 0.
+        limit: f32,
+    },
     /// A network call for one or two labels.
     Net {
         /// Which network.
@@ -53,7 +62,7 @@ impl Action {
     pub fn writes(&self) -> Vec<Value> {
         match self {
             Action::Noise(_) => vec![],
-            Action::Combine { dst, .. } => vec![*dst],
+            Action::Combine { dst, .. } | Action::Clip { dst, .. } => vec![*dst],
             Action::Net { outs, .. } => outs.iter().map(|o| o.0).collect(),
         }
     }
@@ -62,7 +71,7 @@ impl Action {
         match self {
             Action::Noise(_) => vec![],
             Action::Combine { terms, .. } => terms.iter().map(|t| t.1).collect(),
-            Action::Net { src, .. } => vec![*src],
+            Action::Net { src, .. } | Action::Clip { src, .. } => vec![*src],
         }
     }
 }
@@ -97,6 +106,10 @@ pub fn steps(lowered: &Lowered, pairs: bool) -> Result<Steps> {
                     s.actions.push(Action::Combine { dst: fresh, terms });
                 }
                 (*dst, known.unwrap_or(fresh))
+            }
+            Step::Clip { dst, src, limit } => {
+                s.actions.push(Action::Clip { dst: fresh, src: read(&current, *src)?, limit: *limit });
+                (*dst, fresh)
             }
             Step::Net(e) => {
                 let input = read(&current, e.src)?;

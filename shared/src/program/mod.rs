@@ -1,6 +1,6 @@
-//! A sampler is data: a short program of three instructions on registers, each register one batch of images.
+//! A sampler is data: a short program of four instructions on registers, each register one batch of images.
 //!
-//! [`build`] turns (sampler, model, steps, guidance) into a [`Program`] of `Eval`, `Combine` and `Noise`;
+//! [`build`] turns (sampler, model, steps, guidance) into a [`Program`] of `Eval`, `Combine`, `Clip` and `Noise`;
 //! [`crate::denoiser::lower`] replaces every `Eval` by a raw network call between two `Combine`s; [`run()`] walks the result on
 //! the CPU, and the GPU records it into one submit.
 
@@ -66,6 +66,15 @@ pub enum Instr {
         /// Coefficients and registers, at least one and at most [`MAX_TERMS`].
         terms: Vec<(f64, Reg)>,
     },
+    /// `dst = src`, every value moved into `[-limit, limit]`.
+    Clip {
+        /// Where it goes; not `src`.
+        dst: Reg,
+        /// What is clipped.
+        src: Reg,
+        /// Above 0.
+        limit: f64,
+    },
     /// `dst =` standard normals of [`crate::rng::Stream::Sample`]`(stream)`; image k of a run draws with index `first_index + k`.
     Noise {
         /// Where the noise goes.
@@ -112,6 +121,7 @@ impl Program {
             let (dst, reads): (Reg, Vec<Reg>) = match instr {
                 Instr::Eval(e) => (e.dst, vec![e.src]),
                 Instr::Combine { dst, terms } => (*dst, terms.iter().map(|t| t.1).collect()),
+                Instr::Clip { dst, src, .. } => (*dst, vec![*src]),
                 Instr::Noise { dst, .. } => (*dst, vec![]),
             };
             if dst >= self.registers {
@@ -135,6 +145,11 @@ impl Program {
                     }
                     if let Some((c, _)) = terms.iter().find(|(c, _)| !c.is_finite()) {
                         return fail(format!("coefficient {c}"), "a finite coefficient");
+                    }
+                }
+                Instr::Clip { limit, .. } => {
+                    if !(limit.is_finite() && *limit > 0.0) {
+                        return fail(format!("limit {limit}"), "a finite number above 0");
                     }
                 }
                 Instr::Noise { stream, .. } => {

@@ -44,6 +44,13 @@ pub fn moments(program: &Program) -> Vec<Moment> {
             answer = *dst;
             at += 2;
         }
+        // What the sampler goes on with is the clipped answer.
+        if let Some(Instr::Clip { dst, src, .. }) = program.instrs.get(at)
+            && *src == answer
+        {
+            answer = *dst;
+            at += 1;
+        }
         let keep = |after, reg| Keep { after, reg, scale: 1.0 };
         let moment = Moment { t: first.t, state: keep(begin, first.src), answer: keep(at, answer) };
         match found.last_mut() {

@@ -48,6 +48,7 @@ pub fn run_from(lowered: &Lowered, nets: &[&dyn Net], noise: &mut NoiseSource<'_
                 registers.write(e.dst, |r, out| net.eval(r.get(e.src)?, n, &e.times, labels, out))?;
             }
             Step::Combine { dst, terms } => registers.combine(*dst, terms)?,
+            Step::Clip { dst, src, limit } => registers.clip(*dst, *src, *limit)?,
             Step::Noise { dst, stream } => registers.write(*dst, |_, out| {
                 out.chunks_exact_mut(pixels).enumerate().for_each(|(k, image)| noise(*stream, k, image));
                 Ok(())
@@ -81,6 +82,7 @@ pub fn run_closed_form(program: &Program, denoiser: &dyn Denoiser, len: usize, n
                 let terms: Vec<(f32, Reg)> = terms.iter().map(|&(c, r)| (c as f32, r)).collect();
                 registers.combine(*dst, &terms)?;
             }
+            Instr::Clip { dst, src, limit } => registers.clip(*dst, *src, *limit as f32)?,
             Instr::Noise { dst, stream } => registers.write(*dst, |_, out| {
                 noise(*stream, out);
                 Ok(())
@@ -127,6 +129,13 @@ impl Registers {
                     out.iter_mut().zip(values).for_each(|(o, v)| *o += c * v);
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn clip(&mut self, dst: Reg, src: Reg, limit: f32) -> Result<()> {
+        self.write(dst, |r, out| {
+            out.iter_mut().zip(r.get(src)?).for_each(|(o, v)| *o = v.clamp(-limit, limit));
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! The samplers: pure functions from (model, steps, guidance) to a program.
 
 use super::{Eval, Instr, Label, ModelSpec, Parameterization, Program, Reg};
+use crate::denoiser::conversion_alpha;
 use crate::error::{Error, Result};
 use crate::schedule::{Schedule, boot_kappa, flow_sigma};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ pub enum Sampler {
     Euler,
     /// Deterministic DDIM (Song et al. 2020, eq. 12 with eta 0); on the EDM schedule the same as [`Sampler::Euler`].
     Ddim,
+    /// DDIM whose x0 is clipped to [-1, 1] in every step, the noise staying what the network answered (diffusers' `clip_sample`).
+    DdimClipped,
     /// Heun's method on the probability-flow ODE (Karras et al. 2022, Algorithm 1).
     Heun,
     /// Denoise, add fresh noise at a lower level, repeat: few-step SiD and multistep consistency.
@@ -31,8 +34,16 @@ pub enum Sampler {
 
 impl Sampler {
     /// All of them.
-    pub const ALL: [Sampler; 7] =
-        [Sampler::OneStep, Sampler::Euler, Sampler::Ddim, Sampler::Heun, Sampler::Renoise, Sampler::FlowMap, Sampler::FlowEuler];
+    pub const ALL: [Sampler; 8] = [
+        Sampler::OneStep,
+        Sampler::Euler,
+        Sampler::Ddim,
+        Sampler::DdimClipped,
+        Sampler::Heun,
+        Sampler::Renoise,
+        Sampler::FlowMap,
+        Sampler::FlowEuler,
+    ];
 
     /// The name in files, links and on the command line.
     pub fn name(self) -> &'static str {
@@ -40,6 +51,7 @@ impl Sampler {
             Sampler::OneStep => "one_step",
             Sampler::Euler => "euler",
             Sampler::Ddim => "ddim",
+            Sampler::DdimClipped => "ddim_clipped",
             Sampler::Heun => "heun",
             Sampler::Renoise => "renoise",
             Sampler::FlowMap => "flow_map",
@@ -97,6 +109,7 @@ pub fn build(sampler: Sampler, spec: &ModelSpec, steps: usize, guidance: f64) ->
         Sampler::OneStep => b.renoise(1),
         Sampler::Euler => b.euler(steps),
         Sampler::Ddim => b.ddim(steps),
+        Sampler::DdimClipped => b.ddim_clipped(steps),
         Sampler::Heun => b.heun(steps),
         Sampler::Renoise => b.renoise(steps),
         Sampler::FlowMap => b.flow_map(steps),
@@ -208,6 +221,21 @@ impl Builder<'_> {
     /// Deterministic DDIM (Song et al. 2020).
     fn ddim(&mut self, steps: usize) -> Reg {
         self.linear_steps(steps, ddim_step)
+    }
+
+    /// DDIM with a clipped x0: `x_s = alpha_s clip(x0) + sigma_s eps`, where `eps = (x_t - alpha_t x0) / sigma_t` is the answer's
+    /// own. The schedule's uniform grid is the "trailing" one: the first step is asked at the noisiest time.
+    fn ddim_clipped(&mut self, steps: usize) -> Reg {
+        let schedule = self.spec.schedule;
+        let (mut x, mut next, x0, clipped) = (self.start(), self.reg(), self.reg(), self.reg());
+        for pair in schedule.grid(steps).windows(2) {
+            self.eval(x0, x, pair[0], None);
+            self.instrs.push(Instr::Clip { dst: clipped, src: x0, limit: 1.0 });
+            let keep = schedule.sigma(pair[1]) / schedule.sigma(pair[0]);
+            self.combine(next, &[(schedule.alpha(pair[1]), clipped), (keep, x), (-keep * conversion_alpha(self.spec, pair[0]), x0)]);
+            (x, next) = (next, x);
+        }
+        x
     }
 
     /// Heun's method, the last step Euler's (Karras et al. 2022, Algorithm 1), in the schedule's time.

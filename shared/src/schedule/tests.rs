@@ -4,7 +4,8 @@ use super::*;
 
 const EDM: Schedule = Schedule::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 };
 const DDPM: Schedule = Schedule::DdpmLinear { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
-const ALL: [Schedule; 5] = [EDM, DDPM, Schedule::Cosine, Schedule::Flow { base_std: 1.0 }, Schedule::Flow { base_std: 0.5 }];
+const ZERO_SNR: Schedule = Schedule::DdpmZeroSnr { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
+const ALL: [Schedule; 6] = [EDM, DDPM, ZERO_SNR, Schedule::Cosine, Schedule::Flow { base_std: 1.0 }, Schedule::Flow { base_std: 0.5 }];
 
 fn close(a: f64, b: f64, tolerance: f64) {
     assert!((a - b).abs() <= tolerance, "{a} is not {b} within {tolerance}");
@@ -35,7 +36,7 @@ fn inverses_round_trip() {
         close(schedule.at_uniform(1.0), schedule.start(), 1e-12);
     }
     // Where alpha reaches 0, the ratio is infinite and still has its time.
-    for schedule in [Schedule::Cosine, Schedule::Flow { base_std: 0.7 }] {
+    for schedule in [Schedule::Cosine, ZERO_SNR, Schedule::Flow { base_std: 0.7 }] {
         assert_eq!(schedule.alpha(schedule.start()), 0.0);
         assert_eq!(schedule.noise_ratio(schedule.start()), f64::INFINITY);
         close(schedule.time_of_ratio(f64::INFINITY), schedule.start(), 1e-15);
@@ -54,11 +55,26 @@ fn ends_are_noise_and_data() {
 
 #[test]
 fn variance_preserving_schedules_preserve_it() {
-    for schedule in [DDPM, Schedule::Cosine] {
+    for schedule in [DDPM, ZERO_SNR, Schedule::Cosine] {
         for i in 0..=20 {
             let t = f64::from(i) / 20.0;
             close(schedule.alpha(t).powi(2) + schedule.sigma(t).powi(2), 1.0, 1e-14);
         }
+    }
+}
+
+#[test]
+fn zero_terminal_snr_is_the_published_table() {
+    for (index, alpha) in [(0, 0.99995), (249, 0.72217), (499, 0.27573), (749, 0.05186)] {
+        close(ZERO_SNR.alpha(f64::from(index + 1) / 1000.0), alpha, 5e-6);
+    }
+    close(ZERO_SNR.alpha(1e-3), DDPM.alpha(1e-3), 1e-15);
+    assert_eq!((ZERO_SNR.alpha(1.0), ZERO_SNR.sigma(1.0)), (0.0, 1.0));
+    // Trailing steps: the first at the last discrete index, the next entry of the list its end.
+    let indices = |n| ZERO_SNR.grid(n).iter().map(|t| t * 1000.0 - 1.0).collect::<Vec<_>>();
+    for (steps, expected) in [(1, vec![999.0]), (2, vec![999.0, 499.0]), (10, vec![999.0, 899.0])] {
+        indices(steps).iter().zip(&expected).for_each(|(a, b)| close(*a, *b, 1e-9));
+        assert_eq!((indices(steps).len(), *ZERO_SNR.grid(steps).last().unwrap()), (steps + 1, 0.0));
     }
 }
 

@@ -7,6 +7,7 @@ pub mod cifar;
 pub mod fetch;
 pub mod folder;
 pub mod idx;
+pub mod subset;
 pub mod toy;
 
 use std::path::{Path, PathBuf};
@@ -88,6 +89,13 @@ pub enum DataSpec {
         /// The folder.
         dir: PathBuf,
     },
+    /// Some classes of another data set.
+    Classes {
+        /// Their labels in the whole set.
+        classes: Vec<u32>,
+        /// The whole set.
+        of: Box<DataSpec>,
+    },
     /// A 2-D distribution with a closed form. `[2,1,1]`.
     Toy {
         /// Which distribution.
@@ -133,6 +141,7 @@ impl DataSpec {
             DataSpec::FashionMnist { .. } => DataSpec::FashionMnist { dir: Some(dir) },
             DataSpec::Cifar10 { .. } => DataSpec::Cifar10 { dir: Some(dir) },
             DataSpec::Folder { .. } => DataSpec::Folder { dir },
+            DataSpec::Classes { classes, of } => DataSpec::Classes { classes, of: Box::new(of.with_dir(&dir)) },
             toy @ DataSpec::Toy { .. } => toy,
         }
     }
@@ -166,6 +175,7 @@ pub fn open(spec: &DataSpec, split: Split) -> Result<Box<dyn Dataset>> {
             Box::new(cifar::open(&dir, split).context("cannot open CIFAR-10")?)
         }
         DataSpec::Folder { dir } => Box::new(folder::open(dir, split).context("cannot open a folder of images")?),
+        DataSpec::Classes { classes, of } => Box::new(subset::Subset::new(open(of, split)?, classes)?),
         DataSpec::Toy { toy, count, seed } => Box::new(toy::Points::new(toy.clone(), *count, *seed, split)?),
     })
 }

@@ -1,6 +1,7 @@
 //! The methods: which networks are trained, and the losses. One file a method; none knows about loops, logs or files.
 
 pub mod boot;
+pub mod continual;
 pub mod features;
 pub mod flow_map;
 pub mod sid;
@@ -109,6 +110,7 @@ pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Met
             Box::new(sid::Sid::new(c, teacher, name, precision)?)
         }
         MethodConfig::FlowMap(c) => Box::new(flow_map::FlowMap::new(c, config.network.as_ref(), teacher, name, precision)?),
+        MethodConfig::Continual(c) => Box::new(continual::Continual::new(c, config.network.as_ref(), teacher, name, precision)?),
         MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
     })
 }

@@ -292,6 +292,7 @@ pub fn sampler_text(sampler: Sampler) -> &'static str {
         Sampler::OneStep => "one call",
         Sampler::Euler => "Euler",
         Sampler::Ddim => "DDIM",
+        Sampler::DdimClipped => "clipped DDIM",
         Sampler::Heun => "Heun",
         Sampler::Renoise => "re-noised",
         Sampler::FlowMap => "flow map",

@@ -75,7 +75,9 @@ fn programs_agree_with_the_walk() {
 
     let graph = unet(serde_json::json!({"resnet_time_scale_shift": "scale_shift", "limbeck_space_to_depth": 2}));
     let ddpm = Schedule::DdpmLinear { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
-    for (sampler, parameterization) in [(Sampler::Ddim, Parameterization::Eps), (Sampler::Renoise, Parameterization::V)] {
+    let ways =
+        [(Sampler::Ddim, Parameterization::Eps), (Sampler::DdimClipped, Parameterization::Eps), (Sampler::Renoise, Parameterization::V)];
+    for (sampler, parameterization) in ways {
         let spec = spec(ddpm, parameterization);
         let lowered = lower(&program::build(sampler, &spec, 4, 1.0).unwrap(), &spec).unwrap();
         compare(&engine, &format!("{sampler:?} on DDPM"), &graph, &lowered, &[0, 0], 0);

@@ -1,6 +1,7 @@
 //! Every sampler against closed forms, without any network.
 
 mod boot;
+mod clipped;
 mod path;
 mod samplers;
 
@@ -45,6 +46,7 @@ impl Denoiser for Gaussian {
 pub const EDM: Schedule = Schedule::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 };
 pub const FLOW: Schedule = Schedule::Flow { base_std: 1.0 };
 pub const DDPM: Schedule = Schedule::DdpmLinear { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
+pub const ZERO_SNR: Schedule = Schedule::DdpmZeroSnr { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
 
 pub fn spec(schedule: Schedule, parameterization: Parameterization) -> ModelSpec {
     let second_time = parameterization.is_flow_map();

@@ -103,7 +103,7 @@ fn asked(program: &Program) -> (Vec<f64>, Vec<u32>) {
         match instr {
             Instr::Eval(e) => times.push(e.t),
             Instr::Noise { stream, .. } => streams.push(*stream),
-            Instr::Combine { .. } => {}
+            Instr::Combine { .. } | Instr::Clip { .. } => {}
         }
     }
     (times, streams)
