@@ -1,7 +1,7 @@
 //! A run's configuration: one TOML file, shipped presets, and `--set key=value`. Unknown keys are errors.
 
 use crate::data::DataSpec;
-use crate::method::{boot::BootConfig, flow_map::FlowMapConfig, sid::SidConfig, teacher::TeacherConfig};
+use crate::method::{boot::BootConfig, flow_map::FlowMapConfig, sid::SidConfig, tdc::TdcConfig, teacher::TeacherConfig};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Precision, tiles};
@@ -90,6 +90,8 @@ pub enum MethodConfig {
     Sid(SidConfig),
     /// Flow maps by self-distillation or from a teacher (Boffi et al. 2025), and MeanFlow.
     FlowMap(FlowMapConfig),
+    /// Pruned copies of a trained model, each for a group of noise levels (Li et al. 2023).
+    Tdc(TdcConfig),
     /// The classifier in whose features images are compared.
     Features {
         /// Random shifts of the training images, in pixels.
@@ -275,7 +277,7 @@ pub fn resolve(preset_or_file: &str, overrides: &[String]) -> Result<RunConfig> 
 }
 
 /// Applies one `a.b=value`; the value is TOML, or a bare word.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+pub(crate) fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     let Some((key, value)) = item.split_once('=') else {
         bail!("--set {item}: found no `=`, expected key=value");
     };

@@ -5,6 +5,7 @@
 //! the CPU, and the GPU records it into one submit.
 
 mod path;
+mod route;
 mod run;
 mod samplers;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 pub use crate::denoiser::{ModelSpec, Parameterization};
 pub use path::{Keep, Moment, moments};
+pub use route::Router;
 pub use run::{NoiseSource, run, run_closed_form, run_from};
 pub use samplers::{MAX_STEPS, Sampler, build};
 
