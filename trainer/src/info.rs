@@ -53,7 +53,10 @@ pub fn write(file: &Path, json: bool, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  teacher   {t}")?;
     }
     for (key, v) in &m.training.evaluation {
-        writeln!(out, "  measured  {key}: fd {}", v.get("fd").unwrap_or(v))?;
+        match v.get("fd") {
+            Some(fd) => writeln!(out, "  measured  {key}: fd {fd}")?,
+            None => writeln!(out, "  measured  {key}: {v}")?,
+        }
     }
     writeln!(out, "  licence   {}", m.licence)?;
     Ok(())
@@ -62,15 +65,14 @@ pub fn write(file: &Path, json: bool, out: &mut impl Write) -> Result<()> {
 /// The groups of a routed bundle: noise levels, network, and how many calls of the default drawing it answers.
 fn groups(bundle: &Bundle, router: &Router, out: &mut impl Write) -> Result<()> {
     let program = bundle.draw_program(None, None, None)?;
-    let level = |t| limbeck_shared::schedule::Schedule::noise_ratio(&bundle.meta.schedule, t).ln();
-    let levels: Vec<f64> = program.instrs.iter().filter_map(|i| if let Instr::Eval(e) = i { Some(level(e.t)) } else { None }).collect();
-    let mut macs = 0;
+    let level = |i: &Instr| if let Instr::Eval(e) = i { Some(bundle.meta.schedule.noise_ratio(e.t).ln()) } else { None };
+    let levels: Vec<f64> = program.instrs.iter().filter_map(level).collect();
     for (g, &net) in router.nets.iter().enumerate() {
         let calls = levels.iter().filter(|&&l| router.group(l) == g).count();
-        macs += calls as u64 * bundle.graphs[net].macs();
         let above = router.edges.get(g).map_or("the rest".into(), |e| format!("from {e:.3}"));
         writeln!(out, "  group     {}: network {net}, ln(sigma/alpha) {above}, {calls} of {} calls", g + 1, levels.len())?;
     }
+    let macs = program.cost(&bundle.graphs);
     let widest = bundle.graphs.iter().map(|g| g.macs()).max().unwrap_or(0) * levels.len() as u64;
     writeln!(out, "  routed    {:.1} M MACs an image, {:.3} of the widest network's", macs as f64 / 1e6, macs as f64 / widest as f64)?;
     Ok(())

@@ -226,3 +226,6 @@ pub fn select(values: &[f32], index: &[usize]) -> Vec<f32> {
     index.iter().map(|&i| values[i]).collect()
 }
 
+
+#[cfg(test)]
+mod tests;

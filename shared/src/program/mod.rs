@@ -99,6 +99,12 @@ impl Program {
         self.instrs.iter().map(|i| if let Instr::Eval(e) = i { e.net + 1 } else { 0 }).max().unwrap_or(0)
     }
 
+    /// Multiply-accumulates for one image: every call on its own network of `graphs`.
+    pub fn cost(&self, graphs: &[crate::graph::Graph]) -> u64 {
+        let of = |i: &Instr| if let Instr::Eval(e) = i { graphs.get(e.net).map_or(0, |g| g.macs()) } else { 0 };
+        self.instrs.iter().map(of).sum()
+    }
+
     /// Checks what interpreters rely on: registers in range and written before they are read, no instruction that reads the
     /// register it writes, finite numbers, bounds on registers and terms.
     ///

@@ -309,3 +309,7 @@ impl Method for Tdc {
         self.parts.iter().map(|p| (p.exec.clone(), select(theta, &p.index))).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "tdc_tests.rs"]
+mod tests;

@@ -17,3 +17,6 @@ pub mod search;
 
 pub use config::PruneConfig;
 pub use run::{Request, plan, run};
+
+#[cfg(test)]
+mod tests;

@@ -235,10 +235,15 @@ pub fn run(request: &Request) -> Result<Option<PathBuf>> {
     let config = run_config(request, groups, (!c.separate).then(|| plan.orders[0].clone()));
     write_whole(&dir.join("plan.toml"), toml::to_string(&config)?.as_bytes())?;
     let (setup, run) = (Setup::new(config)?, dir.join("train"));
+    let out = request.out.clone().unwrap_or_else(|| dir.join("routed.safetensors"));
+    let done = setup.load(&run)?.images_seen >= setup.config().images;
     if train::train(&setup, &run, &request.command)? == Outcome::Stopped {
         return Ok(None);
     }
-    let out = request.out.clone().unwrap_or_else(|| dir.join("routed.safetensors"));
+    if done && out.exists() {
+        // What was recorded in it since stays.
+        return Ok(Some(out));
+    }
     train::export_run(&setup, &run, &out, &request.command)?;
     let routed = train::read_bundle(&out)?;
     export::add_evaluation(&out, [("edges".into(), edges::measure(&routed, &*base.test, c)?)])?;
@@ -286,7 +291,7 @@ fn joint(importance: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
 }
 
 /// Units of every block by falling importance.
-fn order(importance: &[Vec<f64>]) -> Kept {
+pub(super) fn order(importance: &[Vec<f64>]) -> Kept {
     let sorted = |block: &Vec<f64>| {
         let mut units: Vec<usize> = (0..block.len()).collect();
         units.sort_by(|&a, &b| block[b].total_cmp(&block[a]));

@@ -1,5 +1,6 @@
 mod arbitrary;
 mod damage;
+mod routed;
 
 use super::*;
 use crate::Error;

@@ -2,6 +2,7 @@
 
 mod boot;
 mod path;
+mod route;
 mod samplers;
 
 use super::*;
