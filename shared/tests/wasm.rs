@@ -128,6 +128,7 @@ fn small() -> (Meta, Vec<f32>) {
             evaluation: Default::default(),
         },
         licence: "MIT".into(),
+        router: None,
         golden: None,
     };
     (meta, theta)

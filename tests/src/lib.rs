@@ -216,6 +216,7 @@ fn model_bytes(kind: Kind, name: &str) -> Vec<u8> {
             evaluation: Default::default(),
         },
         licence: "MIT".into(),
+        router: None,
         golden: None,
     };
     bundle::write(&meta, &[theta]).expect("a valid model")

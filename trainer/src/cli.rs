@@ -1,7 +1,7 @@
 //! The command line. Results go to stdout, progress and messages to stderr; exit code 0, 1 (failed), 2 (wrong usage).
 
 use crate::sample::{Device, Labels, Request};
-use crate::{bench, config, continual, data, export, info, judge, log, publish, sample, train};
+use crate::{bench, config, continual, data, export, info, judge, log, prune, publish, sample, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use limbeck_shared::program::Sampler;
@@ -43,6 +43,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Give each group of noise levels its own pruned copy of a model, fine-tuned there (TDC)
+    Prune(Prune),
     /// Say what a bundle is
     Info {
         /// Bundle
@@ -116,6 +118,30 @@ struct Train {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Print the resolved configuration and the networks, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct Prune {
+    /// Bundle of the trained model
+    model: PathBuf,
+    /// TOML file of settings, instead of the shipped ones
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Run directory; runs/NAME unless given; the same command resumes
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// Bundle to write; routed.safetensors in the run directory unless given
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Folder of the training images, instead of the settings'
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Override a key, such as floor=0.5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print groups, budgets, and each block's width, cost and importance, and stop
     #[arg(long)]
     dry_run: bool,
 }
@@ -207,6 +233,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Prune(a) => run_prune(a),
         Command::Sample(a) => run_sample(a),
         Command::Eval(a) => run_eval(a),
         Command::Export { run, out } => {
@@ -266,6 +293,24 @@ fn run_train(a: Train) -> Result<ExitCode> {
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     eprintln!("training {} in {} on {} threads", setup.config().name, run.display(), limbeck_shared::cpu::threads());
     train::train(&setup, &run, &command)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_prune(a: Prune) -> Result<ExitCode> {
+    let mut config = prune::config::resolve(a.config.as_deref(), &a.set)?;
+    if let Some(dir) = a.data {
+        config.data = config.data.with_dir(&dir);
+    }
+    if a.dry_run {
+        say!("{}", prune::plan(&a.model, &config)?.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    train::handle_signals()?;
+    let run = a.run.unwrap_or_else(|| Path::new("runs").join(&config.name));
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    if let Some(out) = prune::run(&prune::Request { model: a.model, config, run, out: a.out, command })? {
+        eprintln!("wrote {}", out.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,12 @@
 //! A run's configuration: one TOML file, shipped presets, and `--set key=value`. Unknown keys are errors.
 
 use crate::data::DataSpec;
-use crate::method::{boot::BootConfig, continual::ContinualConfig, flow_map::FlowMapConfig, sid::SidConfig, teacher::TeacherConfig};
+use crate::method::boot::BootConfig;
+use crate::method::continual::ContinualConfig;
+use crate::method::flow_map::FlowMapConfig;
+use crate::method::sid::SidConfig;
+use crate::method::tdc::TdcConfig;
+use crate::method::teacher::TeacherConfig;
 use anyhow::{Context, Result, bail};
 use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::cpu::{Precision, tiles};
@@ -92,6 +97,8 @@ pub enum MethodConfig {
     FlowMap(FlowMapConfig),
     /// One task of continual learning by generative distillation (Masip et al. 2023).
     Continual(ContinualConfig),
+    /// Pruned copies of a trained model, each for a group of noise levels (Li et al. 2023).
+    Tdc(TdcConfig),
     /// The classifier in whose features images are compared.
     Features {
         /// Random shifts of the training images, in pixels.
@@ -279,7 +286,7 @@ pub fn resolve(preset_or_file: &str, overrides: &[String]) -> Result<RunConfig> 
 }
 
 /// Applies one `a.b=value`; the value is TOML, or a bare word.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+pub(crate) fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     let Some((key, value)) = item.split_once('=') else {
         bail!("--set {item}: found no `=`, expected key=value");
     };

@@ -2,6 +2,8 @@
 
 use crate::train;
 use anyhow::Result;
+use limbeck_shared::bundle::Bundle;
+use limbeck_shared::program::{Instr, Router};
 use std::io::Write;
 use std::path::Path;
 
@@ -35,6 +37,9 @@ pub fn write(file: &Path, json: bool, out: &mut impl Write) -> Result<()> {
             g.nodes.len()
         )?;
     }
+    if let Some(router) = &m.router {
+        groups(&bundle, router, out)?;
+    }
     writeln!(out, "  reads     {:?} on {:?}", m.parameterization, m.schedule)?;
     for s in &m.samplers {
         let steps = if s.steps.is_empty() { "any number of steps".to_string() } else { format!("steps {:?}", s.steps) };
@@ -48,8 +53,27 @@ pub fn write(file: &Path, json: bool, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  teacher   {t}")?;
     }
     for (key, v) in &m.training.evaluation {
-        writeln!(out, "  measured  {key}: fd {}", v.get("fd").unwrap_or(v))?;
+        match v.get("fd") {
+            Some(fd) => writeln!(out, "  measured  {key}: fd {fd}")?,
+            None => writeln!(out, "  measured  {key}: {v}")?,
+        }
     }
     writeln!(out, "  licence   {}", m.licence)?;
+    Ok(())
+}
+
+/// The groups of a routed bundle: noise levels, network, and how many calls of the default drawing it answers.
+fn groups(bundle: &Bundle, router: &Router, out: &mut impl Write) -> Result<()> {
+    let program = bundle.draw_program(None, None, None)?;
+    let level = |i: &Instr| if let Instr::Eval(e) = i { Some(bundle.meta.schedule.noise_ratio(e.t).ln()) } else { None };
+    let levels: Vec<f64> = program.instrs.iter().filter_map(level).collect();
+    for (g, &net) in router.nets.iter().enumerate() {
+        let calls = levels.iter().filter(|&&l| router.group(l) == g).count();
+        let above = router.edges.get(g).map_or("the rest".into(), |e| format!("from {e:.3}"));
+        writeln!(out, "  group     {}: network {net}, ln(sigma/alpha) {above}, {calls} of {} calls", g + 1, levels.len())?;
+    }
+    let macs = program.cost(&bundle.graphs);
+    let widest = bundle.graphs.iter().map(|g| g.macs()).max().unwrap_or(0) * levels.len() as u64;
+    writeln!(out, "  routed    {:.1} M MACs an image, {:.3} of the widest network's", macs as f64 / 1e6, macs as f64 / widest as f64)?;
     Ok(())
 }

@@ -58,6 +58,9 @@ pub struct Measured {
     /// Network calls an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evals: Option<usize>,
+    /// Multiply-accumulates an image, over all calls, each of its own network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macs: Option<u64>,
     /// Guidance weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
@@ -149,7 +152,7 @@ impl Judge {
     /// As [`Judge::model`].
     pub fn model_and_images(&self, bundle: &Bundle, request: &Request) -> Result<(Measured, Vec<f32>)> {
         let (sampler, steps, guidance) = bundle.meta.resolve(request.sampler, request.steps, request.guidance)?;
-        let evals = bundle.draw_program(request.sampler, request.steps, request.guidance)?.evals();
+        let program = bundle.draw_program(request.sampler, request.steps, request.guidance)?;
         let start = Instant::now();
         let mut said = Instant::now();
         let mut images = sample::draw(bundle, request, |done| {
@@ -166,7 +169,8 @@ impl Judge {
             model: bundle.meta.name.clone(),
             sampler: Some(sampler.to_string()),
             steps: Some(steps),
-            evals: Some(evals),
+            evals: Some(program.evals()),
+            macs: Some(program.cost(&bundle.graphs)),
             guidance: Some(guidance),
             report,
         };
@@ -183,6 +187,6 @@ impl Judge {
             bail!("`{}`: found shape {shape:?}, expected [N, {:?}]", path.display(), self.train.shape());
         }
         let report = self.report(&images, None, None).with_context(|| format!("`{}`", path.display()))?;
-        Ok(Measured { model: path.display().to_string(), sampler: None, steps: None, evals: None, guidance: None, report })
+        Ok(Measured { model: path.display().to_string(), sampler: None, steps: None, evals: None, macs: None, guidance: None, report })
     }
 }

@@ -18,6 +18,7 @@ pub mod judge;
 pub mod log;
 pub mod method;
 pub mod optim;
+pub mod prune;
 pub mod publish;
 pub mod sample;
 pub mod train;

@@ -15,7 +15,6 @@ use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{self, Bundle};
 use limbeck_shared::nn::Network;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -44,6 +43,11 @@ pub fn handle_signals() -> Result<()> {
         eprintln!("stopping after this step (again to stop at once)");
     })
     .context("signals cannot be handled")
+}
+
+/// Whether a signal has asked to stop.
+pub(crate) fn stopping() -> bool {
+    SIGNALS.load(Ordering::SeqCst) > 0
 }
 
 /// Everything a run needs besides its state.
@@ -240,7 +244,7 @@ pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
             export_state(setup, &state, &run.join(format!("model-{now:08}.safetensors")), command)?;
             clock = Instant::now();
         }
-        let stop = SIGNALS.load(Ordering::SeqCst) > 0;
+        let stop = stopping();
         if stop || due(c.log.state) {
             checkpoint::save(run, &state)?;
         }
@@ -325,9 +329,11 @@ impl Log {
         let steps = (meta.samplers[0].steps != [1]).then_some(c.grid_steps);
         let program = meta.draw_program(None, steps, None)?;
         let labels = crate::sample::labels(&meta, crate::sample::Labels::Each, count);
-        let net = crate::sample::CpuNet::new(Arc::clone(&setup.specs[0].exec), state.nets[0].ema.clone());
+        let nets = setup.method.drawn(&setup.specs[0].exec, &state.nets[0].ema);
+        let nets: Vec<_> = nets.into_iter().map(|(exec, theta)| crate::sample::CpuNet::new(exec, theta)).collect();
+        let nets: Vec<&dyn limbeck_shared::denoiser::Net> = nets.iter().map(|n| n as _).collect();
         let lowered = limbeck_shared::denoiser::lower(&program, &meta.spec())?;
-        let images = limbeck_shared::program::run(&lowered, &[&net], 0, 0, &labels, meta.null_label.unwrap_or(0))?;
+        let images = limbeck_shared::program::run(&lowered, &nets, 0, 0, &labels, meta.null_label.unwrap_or(0))?;
         let picture = grid::draw(&images, meta.image.shape(), grid::Layout { columns: 10, ..Default::default() })?;
         let png = grid::png(&picture)?;
         crate::log::write_whole(&run.join(format!("grid-{:08}.png", state.images_seen)), &png)?;
@@ -352,5 +358,6 @@ fn export_state(setup: &Setup, state: &State, out: &Path, command: &str) -> Resu
     meta.training.images_seen = state.images_seen;
     meta.training.seconds = state.seconds;
     meta.training.command = command.to_string();
-    export::write(meta, &[state.nets[0].ema.clone()], out)
+    let (_, thetas): (Vec<_>, Vec<_>) = setup.method.drawn(&setup.specs[0].exec, &state.nets[0].ema).into_iter().unzip();
+    export::write(meta, &thetas, out)
 }

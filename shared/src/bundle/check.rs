@@ -39,6 +39,7 @@ pub(super) fn meta(m: &Meta) -> Result<Vec<Graph>> {
     if m.is_classifier() {
         ensure(m.samplers.is_empty(), "samplers", || format!("{} samplers", m.samplers.len()), "none: classifiers do not draw")?;
         ensure(m.guidance.is_none(), "guidance", || "a range".into(), "none: classifiers do not draw")?;
+        ensure(m.router.is_none(), "router", || "a router".into(), "none: classifiers do not draw")?;
         ensure(m.golden.is_none(), "golden", || "an image".into(), "none: classifiers do not draw")?;
         return Ok(graphs);
     }
@@ -54,6 +55,7 @@ pub(super) fn meta(m: &Meta) -> Result<Vec<Graph>> {
         }
     })?;
     guidance(m)?;
+    router(m)?;
     samplers(m)?;
     golden(m)?;
     Ok(graphs)
@@ -120,6 +122,17 @@ fn guidance(m: &Meta) -> Result<()> {
         || "a range, but neither null label nor guidance input".into(),
         "none: guidance needs one of them",
     )
+}
+
+fn router(m: &Meta) -> Result<()> {
+    let Some(r) = &m.router else { return Ok(()) };
+    within("router.nets", r.nets.len(), 1, MAX_LISTED, " groups")?;
+    let edges = r.edges.len() + 1 == r.nets.len() && r.edges.iter().all(|e| e.is_finite()) && r.edges.windows(2).all(|e| e[0] > e[1]);
+    ensure(edges, "router.edges", || format!("{:?}", r.edges), &format!("{} falling finite numbers", r.nets.len() - 1))?;
+    r.nets.iter().enumerate().try_for_each(|(i, &net)| {
+        let last = m.networks.len() - 1;
+        ensure(net <= last, &format!("router.nets[{i}]"), || net.to_string(), &format!("0 to {last}"))
+    })
 }
 
 fn samplers(m: &Meta) -> Result<()> {

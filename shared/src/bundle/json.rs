@@ -4,6 +4,7 @@
 
 use super::{BundleError, Golden, GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord, VERSION};
 use crate::graph::NetworkConfig;
+use crate::program::Router;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -42,6 +43,7 @@ pub(super) fn meta(text: &str) -> Result<(Meta, Value)> {
         image: image("limbeck.image", o.take("image")?)?,
         training: training("limbeck.training", o.take("training")?)?,
         licence: o.take("licence")?,
+        router: o.optional("router")?.map(|v| router("limbeck.router", v)).transpose()?,
         golden: o.optional("golden")?.map(|v| golden("limbeck.golden", v)).transpose()?,
     };
     o.finish()?;
@@ -75,6 +77,13 @@ fn sampler(path: &str, value: Value) -> Result<SamplerSpec> {
     let s = SamplerSpec { sampler: o.take("sampler")?, steps: o.take("steps")?, default_steps: o.take("default_steps")? };
     o.finish()?;
     Ok(s)
+}
+
+fn router(path: &str, value: Value) -> Result<Router> {
+    let mut o = Object::new(path, value)?;
+    let r = Router { edges: o.take("edges")?, nets: o.take("nets")? };
+    o.finish()?;
+    Ok(r)
 }
 
 fn guidance(path: &str, value: Value) -> Result<GuidanceRange> {

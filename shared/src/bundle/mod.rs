@@ -1,7 +1,8 @@
 //! One file is a model.
 //!
 //! A bundle is one `.safetensors` file. Its tensors are the networks' weights in half precision, network 0 under diffusers' plain
-//! names and network k >= 1 under `net{k}.`; its metadata holds
+//! names and network k >= 1 under `net{k}.` (in a routed bundle without those that begin network 0's tensor of the same name, which
+//! is where [`read`] then takes them from); its metadata holds
 //! - `limbeck`: JSON of [`Meta`], versioned;
 //! - `config`: JSON of network 0 in diffusers' form, so that other tools find it;
 //! - `format`: `pt`, which diffusers asks for.
@@ -21,7 +22,7 @@ pub use read::{read, sha256};
 pub use write::{f16_bits, write};
 
 use crate::graph::{Graph, NetworkConfig};
-use crate::program::{ModelSpec, Parameterization, Program, Sampler};
+use crate::program::{ModelSpec, Parameterization, Program, Router, Sampler};
 use crate::schedule::Schedule;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -76,6 +77,9 @@ pub struct Meta {
     pub training: TrainingRecord,
     /// Licence of the weights, an SPDX expression or a sentence.
     pub licence: String,
+    /// Which network answers at which noise level; none: network 0 at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router: Option<Router>,
     /// One drawn image, for checking an interpreter.
     pub golden: Option<Golden>,
 }
@@ -226,7 +230,8 @@ impl Meta {
     /// [`BundleError::Unsupported`] lists what the bundle supports; the program builder's own error if the sampler cannot be built.
     pub fn draw_program(&self, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<f64>) -> crate::Result<Program> {
         let (sampler, steps, guidance) = self.resolve(sampler, steps, guidance)?;
-        crate::program::build(sampler, &self.spec(), steps, guidance)
+        let program = crate::program::build(sampler, &self.spec(), steps, guidance)?;
+        Ok(self.router.iter().fold(program, |program, router| router.route(program, &self.schedule)))
     }
 
     /// The sampler, steps and guidance weight that [`Meta::draw_program`] uses for a request.

@@ -3,6 +3,7 @@
 
 use super::{Bundle, BundleError, MAX_FILE, MAX_HEADER, check, json};
 use crate::graph::Graph;
+use crate::graph::prune::prefix;
 use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -44,8 +45,10 @@ pub fn read(bytes: &[u8]) -> Result<Bundle> {
     let mut left = tensors;
     let mut thetas = Vec::with_capacity(graphs.len());
     for (k, graph) in graphs.iter().enumerate() {
-        check_table(k, graph, &left)?;
-        thetas.push(theta(k, graph, &mut left, data)?);
+        // What a routed network has not of its own begins network 0's tensor.
+        let widest = (k > 0 && meta.router.is_some()).then_some(&graphs[0]);
+        check_table(k, graph, widest, &left)?;
+        thetas.push(theta(k, graph, widest.zip(thetas.first()), &mut left, data)?);
     }
     if let Some(name) = left.into_keys().min() {
         return Err(BundleError::ExtraTensor { name });
@@ -83,10 +86,15 @@ pub(super) fn tensor_name(network: usize, param: &str) -> String {
 }
 
 /// Every parameter is there with its shape, before theta is allocated.
-fn check_table(network: usize, graph: &Graph, tensors: &HashMap<String, &TensorInfo>) -> Result<()> {
+fn check_table(network: usize, graph: &Graph, widest: Option<&Graph>, tensors: &HashMap<String, &TensorInfo>) -> Result<()> {
     for p in &graph.params {
         let name = tensor_name(network, &p.name);
-        let Some(info) = tensors.get(&name) else { return Err(BundleError::MissingTensor { name }) };
+        let Some(info) = tensors.get(&name) else {
+            match widest.and_then(|w| w.param(&p.name)).and_then(|w| prefix(w, p)) {
+                Some(_) => continue,
+                None => return Err(BundleError::MissingTensor { name }),
+            }
+        };
         if !matches!(info.dtype, Dtype::F16 | Dtype::F32) {
             return Err(BundleError::TensorType { name, found: format!("{:?}", info.dtype) });
         }
@@ -97,12 +105,23 @@ fn check_table(network: usize, graph: &Graph, tensors: &HashMap<String, &TensorI
     Ok(())
 }
 
-/// Weights of one network; takes its tensors out of the table.
-fn theta(network: usize, graph: &Graph, tensors: &mut HashMap<String, &TensorInfo>, data: &[u8]) -> Result<Vec<f32>> {
+/// Weights of one network; takes its tensors out of the table, and what is not there from the widest network.
+fn theta(
+    network: usize,
+    graph: &Graph,
+    widest: Option<(&Graph, &Vec<f32>)>,
+    tensors: &mut HashMap<String, &TensorInfo>,
+    data: &[u8],
+) -> Result<Vec<f32>> {
     let mut theta = vec![0f32; graph.param_count()];
     for p in &graph.params {
         let name = tensor_name(network, &p.name);
-        let Some(info) = tensors.remove(&name) else { return Err(BundleError::MissingTensor { name }) };
+        let Some(info) = tensors.remove(&name) else {
+            let shared = widest.and_then(|(g, theta)| Some((prefix(g.param(&p.name)?, p)?, theta)));
+            let Some((index, from)) = shared else { return Err(BundleError::MissingTensor { name }) };
+            theta[p.range()].iter_mut().zip(index).for_each(|(v, i)| *v = from[i]);
+            continue;
+        };
         let (from, to) = info.data_offsets;
         let Some(raw) = data.get(from..to) else {
             return Err(BundleError::Header(format!("tensor `{name}` lies outside the file")));

@@ -6,6 +6,7 @@
 pub mod classifier;
 pub mod mlp;
 pub mod op;
+pub mod prune;
 pub mod unet;
 
 use crate::error::{Error, Result};

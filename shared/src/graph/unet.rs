@@ -7,6 +7,7 @@
 use super::{Graph, Init, NodeId, Op, TimeFeatures};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The keys of a diffusers `config.json` that shape the network, and ours (`limbeck_*`). Keys unknown here are refused by
 /// [`build`] only if they would change the result; the rest of a diffusers file is read and written back as it was.
@@ -69,6 +70,10 @@ pub struct UnetConfig {
     /// A guidance input.
     #[serde(default, skip_serializing_if = "is_false")]
     pub limbeck_guidance_input: bool,
+    /// Inner channels of pruned blocks by name ([`super::prune`]): of a residual block between its convolutions, of an attention
+    /// all heads together. Blocks not named have as many as they give.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limbeck_inner_channels: BTreeMap<String, usize>,
     /// Everything else in the file.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -194,7 +199,12 @@ pub fn build_training(c: &UnetConfig) -> Result<Graph> {
 fn with_dropout(c: &UnetConfig, dropout: f64) -> Result<Graph> {
     check(c)?;
     let b = Builder { g: Graph::new([c.in_channels, c.sample_size, c.sample_size]), c, emb: 0, dropout };
-    b.unet()
+    let graph = b.unet()?;
+    let known = |name: &str| ["norm2.weight", "to_q.weight"].iter().any(|end| graph.param(&format!("{name}.{end}")).is_some());
+    match c.limbeck_inner_channels.keys().find(|name| !known(name)) {
+        Some(name) => Err(Error::config("limbeck_inner_channels", name, "names of residual blocks and attentions")),
+        None => Ok(graph),
+    }
 }
 
 struct Builder<'a> {
@@ -266,7 +276,7 @@ impl Builder<'_> {
             }
         }
 
-        x = self.norm("conv_norm_out", x, None, true)?;
+        x = self.norm("conv_norm_out", x, self.c.norm_num_groups, None, true)?;
         x = self.conv("conv_out", x, c.out_channels * block * block, 3, 1, [1, 1], None, None)?;
         if block > 1 {
             x = self.g.add(Op::DepthToSpace { block }, &[x], &[])?;
@@ -328,11 +338,11 @@ impl Builder<'_> {
         self.g.add(Op::Linear { out }, &[x], &[w, b])
     }
 
-    fn norm(&mut self, name: &str, x: NodeId, scale_shift: Option<NodeId>, silu: bool) -> Result<NodeId> {
+    fn norm(&mut self, name: &str, x: NodeId, groups: usize, scale_shift: Option<NodeId>, silu: bool) -> Result<NodeId> {
         let channels = self.g.nodes[x].shape[0];
         let w = self.g.add_param(format!("{name}.weight"), &[channels], Init::Ones);
         let b = self.g.add_param(format!("{name}.bias"), &[channels], Init::Zeros);
-        let op = Op::GroupNorm { groups: self.c.norm_num_groups, eps: self.c.norm_eps, scale_shift: scale_shift.is_some(), silu };
+        let op = Op::GroupNorm { groups, eps: self.c.norm_eps, scale_shift: scale_shift.is_some(), silu };
         let inputs: Vec<_> = std::iter::once(x).chain(scale_shift).collect();
         self.g.add(op, &inputs, &[w, b])
     }
@@ -362,16 +372,29 @@ impl Builder<'_> {
         self.g.add(op, &inputs, &[w, b])
     }
 
+    /// Inner channels of a block that gives `out`: whole parts of `unit` channels.
+    fn inner(&self, name: &str, out: usize, unit: usize) -> Result<usize> {
+        let inner = self.c.limbeck_inner_channels.get(name).copied().unwrap_or(out);
+        if inner == 0 || inner > out || !inner.is_multiple_of(unit) {
+            let key = format!("limbeck_inner_channels.{name}");
+            return Err(Error::config(key, inner, format!("a multiple of {unit} up to {out}")));
+        }
+        Ok(inner)
+    }
+
     /// `ResnetBlock2D`: norm, SiLU, conv, time, norm, SiLU, conv, plus the input.
     fn resnet(&mut self, name: &str, x: NodeId, out: usize) -> Result<NodeId> {
         let channels = self.g.nodes[x].shape[0];
         let emb_dim = self.g.nodes[self.emb].shape[0];
         let scale_shift = self.c.resnet_time_scale_shift == "scale_shift";
-        let h = self.norm(&format!("{name}.norm1"), x, None, true)?;
-        let time_out = if scale_shift { 2 * out } else { out };
+        // A norm group keeps its size, whatever is pruned: its statistics are then those of the unpruned block.
+        let (groups, unit) = (self.c.norm_num_groups, out / self.c.norm_num_groups);
+        let inner = self.inner(name, out, unit)?;
+        let h = self.norm(&format!("{name}.norm1"), x, groups, None, true)?;
+        let time_out = if scale_shift { 2 * inner } else { inner };
         let time = self.linear(&format!("{name}.time_emb_proj"), self.emb, emb_dim, time_out, Init::FanIn(emb_dim))?;
-        let h = self.conv(&format!("{name}.conv1"), h, out, 3, 1, [1, 1], (!scale_shift).then_some(time), None)?;
-        let h = self.norm(&format!("{name}.norm2"), h, scale_shift.then_some(time), true)?;
+        let h = self.conv(&format!("{name}.conv1"), h, inner, 3, 1, [1, 1], (!scale_shift).then_some(time), None)?;
+        let h = self.norm(&format!("{name}.norm2"), h, inner / unit, scale_shift.then_some(time), true)?;
         let h = if self.dropout > 0.0 { self.g.add(Op::Dropout { rate: self.dropout }, &[h], &[])? } else { h };
         let residual = if channels == out { x } else { self.conv(&format!("{name}.conv_shortcut"), x, out, 1, 1, [0, 0], None, None)? };
         self.conv(&format!("{name}.conv2"), h, out, 3, 1, [1, 1], None, Some(residual))
@@ -383,12 +406,13 @@ impl Builder<'_> {
         if !channels.is_multiple_of(head) {
             return Err(Error::config("attention_head_dim", head, format!("a divisor of {channels}")));
         }
-        let h = if norm { self.norm(&format!("{name}.group_norm"), x, None, false)? } else { x };
+        let inner = self.inner(name, channels, head)?;
+        let h = if norm { self.norm(&format!("{name}.group_norm"), x, self.c.norm_num_groups, None, false)? } else { x };
         let mut qkv = [0; 3];
         for (node, part) in qkv.iter_mut().zip(["to_q", "to_k", "to_v"]) {
-            *node = self.conv(&format!("{name}.{part}"), h, channels, 1, 1, [0, 0], None, None)?;
+            *node = self.conv(&format!("{name}.{part}"), h, inner, 1, 1, [0, 0], None, None)?;
         }
-        let y = self.g.add(Op::Attention { heads: channels / head }, &qkv, &[])?;
+        let y = self.g.add(Op::Attention { heads: inner / head }, &qkv, &[])?;
         self.conv(&format!("{name}.to_out.0"), y, channels, 1, 1, [0, 0], None, Some(x))
     }
 }

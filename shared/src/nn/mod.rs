@@ -59,6 +59,15 @@ impl Network {
         Ok(Network { exec, theta: self.theta.clone() })
     }
 
+    /// Another network whose parameters are some of this one's, `index` of them in its order; gradients flow back to where they lie.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if the other takes another number of parameters, or one lies beyond these.
+    pub fn part(&self, exec: Arc<Exec>, index: &Tensor) -> Result<Network> {
+        let theta = self.theta.index_select(index, 0).map_err(candle)?;
+        Network { exec: self.exec.clone(), theta }.with_exec(exec)
+    }
+
     /// The flat parameters, `[param_count]`.
     pub fn theta(&self) -> &Tensor {
         &self.theta

@@ -5,6 +5,7 @@
 //! the CPU, and the GPU records it into one submit.
 
 mod path;
+mod route;
 mod run;
 mod samplers;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 pub use crate::denoiser::{ModelSpec, Parameterization};
 pub use path::{Keep, Moment, moments};
+pub use route::Router;
 pub use run::{NoiseSource, run, run_closed_form, run_from};
 pub use samplers::{MAX_STEPS, Sampler, build};
 
@@ -104,6 +106,12 @@ impl Program {
     /// Number of networks the program refers to: one more than the largest index.
     pub fn networks(&self) -> usize {
         self.instrs.iter().map(|i| if let Instr::Eval(e) = i { e.net + 1 } else { 0 }).max().unwrap_or(0)
+    }
+
+    /// Multiply-accumulates for one image: every call on its own network of `graphs`.
+    pub fn cost(&self, graphs: &[crate::graph::Graph]) -> u64 {
+        let of = |i: &Instr| if let Instr::Eval(e) = i { graphs.get(e.net).map_or(0, |g| g.macs()) } else { 0 };
+        self.instrs.iter().map(of).sum()
     }
 
     /// Checks what interpreters rely on: registers in range and written before they are read, no instruction that reads the

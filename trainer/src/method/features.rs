@@ -97,6 +97,7 @@ impl Method for Features {
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
             training: TrainingRecord::new("classifier", &self.name),
             licence: "MIT".into(),
+            router: None,
             golden: None,
         })
     }

@@ -5,6 +5,7 @@ pub mod continual;
 pub mod features;
 pub mod flow_map;
 pub mod sid;
+pub mod tdc;
 pub mod teacher;
 
 use crate::config::{MethodConfig, RunConfig};
@@ -90,6 +91,11 @@ pub trait Method {
     /// # Errors
     /// If the description cannot be made.
     fn meta(&self, data: Option<&dyn Dataset>) -> Result<Meta>;
+
+    /// The networks of the exported bundle, `networks()[0]` and its weights unless the method trains several as one.
+    fn drawn(&self, exec: &Arc<Exec>, theta: &[f32]) -> Vec<(Arc<Exec>, Vec<f32>)> {
+        vec![(exec.clone(), theta.to_vec())]
+    }
 }
 
 /// The method of a configuration. `teacher` is the bundle named there.
@@ -111,6 +117,10 @@ pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Met
         }
         MethodConfig::FlowMap(c) => Box::new(flow_map::FlowMap::new(c, config.network.as_ref(), teacher, name, precision)?),
         MethodConfig::Continual(c) => Box::new(continual::Continual::new(c, config.network.as_ref(), teacher, name, precision)?),
+        MethodConfig::Tdc(c) => {
+            let base = teacher.context("`teacher`: found none, expected the bundle to prune (--teacher FILE)")?;
+            Box::new(tdc::Tdc::new(c, base, name, config.seed, precision)?)
+        }
         MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
     })
 }

@@ -147,6 +147,7 @@ impl Method for Teacher {
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
             training: TrainingRecord::new("edm", &self.name),
             licence: "MIT".into(),
+            router: None,
             golden: None,
         })
     }

@@ -1,5 +1,6 @@
 mod arbitrary;
 mod damage;
+mod routed;
 
 use super::*;
 use crate::Error;
@@ -42,6 +43,7 @@ fn unet() -> Meta {
             evaluation: BTreeMap::from([("fd".into(), json!(3.25)), ("free".into(), json!({ "form": [1, null] }))]),
         },
         licence: "MIT".into(),
+        router: None,
         golden: Some(Golden { seed: 7, label: Some(1), sampler: Sampler::Heun, steps: 4, guidance: 1.0, pixels: vec![0.1; 16] }),
     }
 }

@@ -236,3 +236,30 @@ fn arguments_that_do_not_fit_are_refused() {
     });
     assert!(model.plan(&wrong, 1).is_err());
 }
+
+/// A routed program: Heun's calls on networks of two widths, one pruned out of the other.
+#[test]
+fn a_program_on_networks_of_several_widths() {
+    use crate::graph::prune::{blocks, prune, select};
+    use crate::program::Router;
+    let config = serde_json::json!({
+        "_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 3, "out_channels": 3, "layers_per_block": 1,
+        "block_out_channels": [16, 24], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "norm_num_groups": 4, "attention_head_dim": 8, "num_class_embeds": 6,
+    });
+    let config: NetworkConfig = serde_json::from_value(config).unwrap();
+    let wide = config.build().unwrap();
+    let kept = blocks(&wide).iter().map(|b| (1..b.units).collect()).collect();
+    let pruned = prune(&config, &kept).unwrap();
+    let thetas = [theta(&wide, 5), select(&theta(&wide, 5), &pruned.index)];
+    let schedule = Schedule::Edm { sigma_min: 0.01, sigma_max: 20.0, rho: 7.0 };
+    let spec = spec(schedule, Parameterization::Edm { sigma_data: 0.5 });
+    let program = Router { edges: vec![0.0], nets: vec![1, 0] }.route(program::build(Sampler::Heun, &spec, 4, 1.7).unwrap(), &schedule);
+    let lowered = lower(&program, &spec).unwrap();
+    let oracles = [Oracle(&wide, &thetas[0]), Oracle(&pruned.graph, &thetas[1])];
+    let nets: Vec<&dyn Net> = oracles.iter().map(|o| o as &dyn Net).collect();
+    let want = program::run(&lowered, &nets, 42, 0, &[1, 4], 5).unwrap();
+    let model = engine(WeightStorage::F16).load(&[wide.clone(), pruned.graph.clone()], &thetas).unwrap();
+    let got = block_on(model.plan(&lowered, 2).unwrap().sample(42, 0, &[1, 4], 5)).unwrap();
+    assert!(relative(&got, &want) < 1e-4, "{}", relative(&got, &want));
+}

@@ -3,6 +3,7 @@
 mod boot;
 mod clipped;
 mod path;
+mod route;
 mod samplers;
 
 use super::*;

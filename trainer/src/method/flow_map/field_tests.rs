@@ -130,6 +130,7 @@ fn teacher(spec: ModelSpec) -> Bundle {
         image: shape,
         training: bundle::TrainingRecord::new("edm", "teacher"),
         licence: "MIT".into(),
+        router: None,
         golden: None,
     };
     let file = tempfile::NamedTempFile::new().unwrap();

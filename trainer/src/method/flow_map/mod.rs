@@ -305,6 +305,7 @@ impl Method for FlowMap {
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
             training: TrainingRecord { teacher_sha256: self.teacher_sha256.clone(), ..TrainingRecord::new("flow_map", &self.name) },
             licence: "MIT".into(),
+            router: None,
             golden: None,
         })
     }

@@ -1,0 +1,317 @@
+//! Timestep-adaptive training with pruned copies (TDC): the second of its two stages.
+//!
+//! Li, Su, Han, You, Huang, Xu (arXiv 2312.13307). A trained denoiser is copied for each of N contiguous groups of noise levels, each
+//! copy is pruned, and is fine-tuned on its own levels alone, `t ~ Uniform(T_i)`. Here T is the schedule's uniform time, in which
+//! samplers step, and every T_i reaches over its ends by `overlap`, since a sampler's second-order stage may. The loss is the unit
+//! regression of the raw output F, whatever the base's parameterisation: the eps loss of the paper for eps networks, EDM's (Karras et
+//! al. 2022, eq. 8) for EDM networks. `limbeck prune` searches the widths and writes the configuration.
+//!
+//! Deviations: all groups are trained in one run, image k in group k mod N, so that they can share weights: with `order` every block's
+//! units stand in one order, a group takes the first of them, and kernels are stored once; norms, biases and time projections are each
+//! group's own. Without `order` nothing is shared and each copy is fine-tuned for itself, as in the paper (but for one clipped norm).
+
+use super::{Loss, Method, NetSpec, Pass, noise, real, tensor, uniform};
+use crate::data::Dataset;
+use crate::device::device;
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use limbeck_shared::bundle::{Bundle, Meta, TrainingRecord};
+use limbeck_shared::cpu::{Exec, Precision};
+use limbeck_shared::denoiser::{ModelSpec, adapter, time_inputs};
+use limbeck_shared::graph::prune::{self, Kept, Pruned, prefix, select};
+use limbeck_shared::graph::{Graph, NetworkConfig, Param};
+use limbeck_shared::nn::Network;
+use limbeck_shared::program::Router;
+use limbeck_shared::rng::Stream;
+use limbeck_shared::schedule::Schedule;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Most groups: as many networks as a bundle holds.
+pub const MAX_GROUPS: usize = 8;
+const TERMS: [&str; MAX_GROUPS] = ["group1", "group2", "group3", "group4", "group5", "group6", "group7", "group8"];
+
+/// The groups and what each keeps of the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TdcConfig {
+    /// Part of all noise levels by which a group reaches over its ends in training.
+    #[serde(default = "overlap")]
+    pub overlap: f64,
+    /// Probability that a label is replaced by the null label, for a base that has one.
+    #[serde(default = "label_dropout")]
+    pub label_dropout: f64,
+    /// The groups start from fresh weights instead of the base's: the one-stage training that the paper compares with.
+    #[serde(default)]
+    pub scratch: bool,
+    /// Every block's units in the order in which groups share them; none: each group has its own weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Kept>,
+    /// The groups, the noisiest first.
+    pub groups: Vec<GroupConfig>,
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Its noise levels as uniform time ([`Schedule::at_uniform`]), lower and upper end.
+    pub range: [f64; 2],
+    /// Units that stay of each block ([`prune::blocks`]); with `order` the first so many of it.
+    pub kept: Kept,
+}
+
+fn overlap() -> f64 {
+    0.02
+}
+fn label_dropout() -> f64 {
+    0.1
+}
+
+/// The uniform times at which a network of this schedule can be asked: without pure data and pure noise, where most
+/// parameterisations have no answer.
+pub fn span(schedule: &Schedule) -> [f64; 2] {
+    match schedule {
+        Schedule::Edm { .. } => [0.0, 1.0],
+        Schedule::DdpmLinear { steps, .. } => [1.0 / f64::from(*steps), 1.0],
+        Schedule::Cosine | Schedule::Flow { .. } => [1e-3, 1.0 - 1e-3],
+    }
+}
+
+/// Noisy images with what the network should answer.
+pub struct Questions {
+    input: Tensor,
+    target: Tensor,
+    times: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl Questions {
+    /// Noises images `x0 [n, c, h, w]` with `eps` to the schedule's times `t`, one for each. `labels` is empty for networks without.
+    ///
+    /// # Errors
+    /// If a time has no answer.
+    pub fn new(spec: &ModelSpec, shape: [usize; 3], x0: &[f32], eps: &[f32], t: &[f64], labels: Vec<u32>) -> Result<Questions> {
+        let len = shape.iter().product();
+        let (mut input, mut target, mut times) = (vec![], vec![], vec![]);
+        for ((x0, eps), &t) in x0.chunks_exact(len).zip(eps.chunks_exact(len)).zip(t) {
+            let (alpha, sigma, a) = (spec.schedule.alpha(t), spec.schedule.sigma(t), adapter(spec, t, None)?);
+            let noisy = x0.iter().zip(eps).map(|(&x0, &eps)| (f64::from(x0), alpha * f64::from(x0) + sigma * f64::from(eps)));
+            for (x0, x) in noisy {
+                input.push((a.c_in * x) as f32);
+                target.push(((x0 - a.c_skip * x) / a.c_out) as f32);
+            }
+            times.extend(time_inputs(spec, t, None, None)?);
+        }
+        Ok(Questions { input: tensor(input, t.len(), shape)?, target: tensor(target, t.len(), shape)?, times, labels })
+    }
+
+    /// What a network answers.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn ask(&self, net: &Network) -> Result<Tensor> {
+        Ok(net.forward(&self.input, &self.times, &self.labels)?)
+    }
+
+    /// Mean square error of a network's raw answers.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn loss(&self, net: &Network) -> Result<Tensor> {
+        Ok((self.ask(net)? - &self.target)?.sqr()?.mean_all()?)
+    }
+}
+
+/// A group's network: part of the parameters that are trained.
+struct Part {
+    range: [f64; 2],
+    config: NetworkConfig,
+    exec: Arc<Exec>,
+    index: Vec<usize>,
+    gather: Tensor,
+}
+
+/// The method.
+pub struct Tdc {
+    config: TdcConfig,
+    base: Meta,
+    base_sha256: String,
+    name: String,
+    /// In the order of the file, the widest first.
+    parts: Vec<Part>,
+    /// The part of each group.
+    nets: Vec<usize>,
+    exec: Arc<Exec>,
+    start: Vec<f32>,
+}
+
+impl Tdc {
+    /// Prunes the base for every group.
+    ///
+    /// # Errors
+    /// Names the key that does not fit.
+    pub fn new(config: &TdcConfig, base: &Bundle, name: &str, seed: u64, precision: Precision) -> Result<Tdc> {
+        check_base(base)?;
+        check(config)?;
+        let network = &base.meta.networks[0];
+        let weights = if config.scratch { base.graphs[0].init(seed) } else { base.thetas[0].clone() };
+        let pruned = config.groups.iter().map(|g| prune::prune(network, &g.kept)).collect::<limbeck_shared::Result<Vec<_>>>()?;
+        let mut widest: Vec<usize> = (0..pruned.len()).collect();
+        // A stable sort: among equals the cleanest first, which is the paper's largest.
+        widest.reverse();
+        widest.sort_by_key(|&g| std::cmp::Reverse(pruned[g].graph.macs()));
+        let nets = (0..pruned.len()).map(|g| widest.iter().position(|&w| w == g).unwrap_or(0)).collect();
+        let in_file: Vec<&Pruned> = widest.iter().map(|&g| &pruned[g]).collect();
+        let (graph, start, lists) = join(&in_file, &weights, config.order.is_some())?;
+        let parts = in_file.iter().zip(lists).zip(&widest).map(|((p, index), &g)| {
+            let list: Vec<u32> = index.iter().map(|&i| i as u32).collect();
+            let gather = Tensor::from_vec(list, index.len(), device())?;
+            let exec = Arc::new(Exec::with_precision(p.graph.clone(), precision)?);
+            Ok(Part { range: config.groups[g].range, config: p.config.clone(), exec, index, gather })
+        });
+        Ok(Tdc {
+            config: config.clone(),
+            base: base.meta.clone(),
+            base_sha256: base.sha256.clone(),
+            name: name.into(),
+            parts: parts.collect::<Result<_>>()?,
+            nets,
+            exec: Arc::new(Exec::with_precision(graph, precision)?),
+            start,
+        })
+    }
+
+    /// The training time of a group at `u` in [0, 1): uniform over its range and the overlap.
+    fn time(&self, range: [f64; 2], u: f64) -> f64 {
+        let [low, high] = span(&self.base.schedule);
+        let [a, b] = [(range[0] - self.config.overlap).max(low), (range[1] + self.config.overlap).min(high)];
+        self.base.schedule.at_uniform(a + u * (b - a))
+    }
+}
+
+/// A base is one trained diffusion model: no student of two times, no classifier, not routed itself.
+///
+/// # Errors
+/// Says what it is instead.
+pub fn check_base(base: &Bundle) -> Result<()> {
+    let meta = &base.meta;
+    if meta.is_classifier() || meta.second_time || meta.guidance_input || base.graphs.len() != 1 {
+        bail!("`{}`: found a classifier, a student or a routed model, expected one diffusion model", meta.name);
+    }
+    Ok(())
+}
+
+fn check(config: &TdcConfig) -> Result<()> {
+    let n = config.groups.len();
+    if !(1..=MAX_GROUPS).contains(&n) {
+        bail!("`method.groups`: found {n}, expected 1 to {MAX_GROUPS}");
+    }
+    if !(0.0..0.5).contains(&config.overlap) {
+        bail!("`method.overlap`: found {}, expected 0 to below 0.5", config.overlap);
+    }
+    if !(0.0..1.0).contains(&config.label_dropout) {
+        bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
+    }
+    for (g, group) in config.groups.iter().enumerate() {
+        let [low, high] = group.range;
+        let follows = g == 0 || config.groups[g - 1].range[0] == high;
+        if !(0.0 <= low && low < high && high <= 1.0 && follows) {
+            bail!("`method.groups.{g}.range`: found [{low}, {high}], expected a range of [0, 1] that ends where the one before begins");
+        }
+        let order = config.order.as_deref().unwrap_or(&group.kept);
+        if group.kept.len() != order.len() || !group.kept.iter().zip(order).all(|(kept, order)| order.starts_with(kept)) {
+            bail!("`method.groups.{g}.kept`: found units in another order than `method.order`, expected the first of each block");
+        }
+    }
+    Ok(())
+}
+
+/// Norms, biases and time projections, which every group has for itself.
+fn own(p: &Param) -> bool {
+    !p.fixed && (p.shape.len() == 1 || p.name.contains(".time_emb_proj."))
+}
+
+/// One theta for networks, the widest first: its graph, its weights out of the base's, and where each network's parameters lie in it.
+fn join(nets: &[&Pruned], base: &[f32], share: bool) -> Result<(Graph, Vec<f32>, Vec<Vec<usize>>)> {
+    let (mut graph, mut theta) = (nets[0].graph.clone(), select(base, &nets[0].index));
+    let mut lists = vec![(0..theta.len()).collect::<Vec<usize>>()];
+    for (k, net) in nets.iter().enumerate().skip(1) {
+        let mut list = Vec::with_capacity(net.index.len());
+        for p in &net.graph.params {
+            if share && !own(p) {
+                let begins = nets[0].graph.param(&p.name).and_then(|widest| prefix(widest, p));
+                list.extend(
+                    begins.with_context(|| format!("`{}`: found wider than in the widest group, expected at most as wide", p.name))?,
+                );
+            } else {
+                let id = graph.add_param(format!("net{k}.{}", p.name), &p.shape, p.init);
+                graph.params[id].fixed = p.fixed;
+                list.extend(graph.params[id].range());
+                theta.extend(net.index[p.range()].iter().map(|&i| base[i]));
+            }
+        }
+        lists.push(list);
+    }
+    Ok((graph, theta, lists))
+}
+
+impl Method for Tdc {
+    fn networks(&self, _seed: u64) -> Result<Vec<NetSpec>> {
+        Ok(vec![NetSpec { name: "groups", exec: self.exec.clone(), theta: self.start.clone(), averaged: true }])
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn loss(&self, _phase: usize, pass: &Pass<'_>) -> Result<Loss> {
+        let (shape, n) = (self.base.image.shape(), self.parts.len());
+        let len = self.base.image.values();
+        let real = real(pass, shape, usize::MAX)?;
+        let eps = noise(pass.seed, &pass.images, shape, Stream::Noise);
+        let u = uniform(pass.seed, &pass.images, Stream::Time);
+        let drop = uniform(pass.seed, &pass.images, Stream::Label);
+        let label = |i: usize| self.base.null_label.filter(|_| drop[i] < self.config.label_dropout).unwrap_or(real.labels[i]);
+        let pick = |from: &[f32], rows: &[usize]| rows.iter().flat_map(|i| from[i * len..(i + 1) * len].to_vec()).collect::<Vec<_>>();
+        let (mut value, mut terms) = (Tensor::zeros((), candle_core::DType::F32, device())?, vec![]);
+        for (group, &net) in self.nets.iter().enumerate() {
+            let part = &self.parts[net];
+            let rows: Vec<usize> = (0..u.len()).filter(|&i| (pass.images.start + i as u64) % n as u64 == group as u64).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let t: Vec<f64> = rows.iter().map(|&i| self.time(part.range, u[i])).collect();
+            let labels = if part.exec.graph().classes > 0 { rows.iter().map(|&i| label(i)).collect() } else { vec![] };
+            let questions = Questions::new(&self.base.spec(), shape, &pick(&real.x, &rows), &pick(&eps, &rows), &t, labels)?;
+            let loss = questions.loss(&pass.nets[0].part(part.exec.clone(), &part.gather)?)?;
+            terms.push((TERMS[group], f64::from(loss.to_scalar::<f32>()?)));
+            value = (value + (loss * (rows.len() as f64 / u.len() as f64))?)?;
+        }
+        Ok(Loss { nets: vec![0], value, terms })
+    }
+
+    fn meta(&self, _data: Option<&dyn Dataset>) -> Result<Meta> {
+        let schedule = &self.base.schedule;
+        let edge = |g: &GroupConfig| schedule.noise_ratio(schedule.at_uniform(g.range[0])).ln();
+        let edges = self.config.groups[..self.nets.len() - 1].iter().map(edge).collect();
+        let mut training = TrainingRecord::new("tdc", &self.name);
+        training.teacher_sha256 = Some(self.base_sha256.clone());
+        Ok(Meta {
+            name: self.name.clone(),
+            networks: self.parts.iter().map(|p| p.config.clone()).collect(),
+            router: Some(Router { edges, nets: self.nets.clone() }),
+            training,
+            golden: None,
+            ..self.base.clone()
+        })
+    }
+
+    fn drawn(&self, _exec: &Arc<Exec>, theta: &[f32]) -> Vec<(Arc<Exec>, Vec<f32>)> {
+        self.parts.iter().map(|p| (p.exec.clone(), select(theta, &p.index))).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "tdc_tests.rs"]
+mod tests;
