@@ -60,6 +60,12 @@ impl Engine {
         (Engine::Gpu { engine, software }, info)
     }
 
+    /// The CPU, after WebGPU failed.
+    pub fn instead(reason: &str) -> (Engine, EngineInfo) {
+        let note = format!("WebGPU failed ({}), so the CPU goes on.", reason.trim_end_matches('.'));
+        (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() })
+    }
+
     /// What the CPU interpreter calls itself.
     pub fn cpu_info() -> EngineInfo {
         EngineInfo { backend: "cpu".into(), adapter: "WebAssembly with SIMD, one thread".into(), software: true, note: String::new() }
