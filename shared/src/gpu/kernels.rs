@@ -17,8 +17,10 @@ pub enum Kernel {
     ConvMedium,
     /// Convolution, tiles of 16 pixels by 16 channels with the inner dimension shared among 16 thread groups.
     ConvSmall,
-    /// Convolution, a thread making 4 pixels by 4 vec4s of channels on its own.
-    ConvDirect,
+    /// Convolution, a thread making 7 pixels by 4 vec4s of channels on its own.
+    ConvDirect7,
+    /// Convolution, a thread making 8 pixels by 4 vec4s of channels on its own.
+    ConvDirect8,
     /// Matrix times vector.
     Linear,
     /// GroupNorm with 64 threads to a group.
@@ -39,11 +41,12 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Kernel; 12] = [
+    pub const ALL: [Kernel; 13] = [
         Kernel::ConvLarge,
         Kernel::ConvMedium,
         Kernel::ConvSmall,
-        Kernel::ConvDirect,
+        Kernel::ConvDirect7,
+        Kernel::ConvDirect8,
         Kernel::Linear,
         Kernel::Norm64,
         Kernel::Norm256,
@@ -60,7 +63,8 @@ impl Kernel {
             Kernel::ConvLarge => "conv_large",
             Kernel::ConvMedium => "conv_medium",
             Kernel::ConvSmall => "conv_small",
-            Kernel::ConvDirect => "conv_direct",
+            Kernel::ConvDirect7 => "conv_direct_7",
+            Kernel::ConvDirect8 => "conv_direct_8",
             Kernel::Linear => "linear",
             Kernel::Norm64 => "norm_64",
             Kernel::Norm256 => "norm_256",
@@ -91,7 +95,8 @@ impl Kernel {
             Kernel::ConvLarge => tile(8, 16, 8),
             Kernel::ConvMedium => tile(8, 8, 4),
             Kernel::ConvSmall => normed(256, include_str!("kernels/conv_small.wgsl"), 1),
-            Kernel::ConvDirect => normed(8, include_str!("kernels/conv_direct.wgsl"), 4),
+            Kernel::ConvDirect7 => normed(8, include_str!("kernels/conv_direct.wgsl"), 7),
+            Kernel::ConvDirect8 => normed(8, include_str!("kernels/conv_direct.wgsl"), 8),
             Kernel::Linear => plain(&[include_str!("kernels/linear.wgsl")], 1),
             Kernel::Norm64 => norm(64),
             Kernel::Norm256 => norm(256),

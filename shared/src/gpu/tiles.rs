@@ -11,8 +11,7 @@ pub enum Occupancy {
     /// Workgroups enough for many cores; a read of workgroup memory costs next to nothing.
     Wide,
     /// A CPU's few cores pass for a GPU: two workgroups fill it, and every access to memory, workgroup memory too, is some hundred
-    /// instructions. Measured on lavapipe, 3x3 on 64 channels of 14x14: 1.9 ms with [`Kernel::ConvDirect`], 5.5 and 7.8 ms with
-    /// [`Kernel::ConvMedium`] and [`Kernel::ConvSmall`].
+    /// instructions: large register tiles and no workgroup memory, whatever that does to the number of workgroups.
     Narrow,
 }
 
@@ -30,7 +29,7 @@ impl Tile {
     /// Whether the kernel can normalise what it reads, and say of what it writes what a norm needs. Where large tiles fill a device
     /// the arithmetic counts, not the dispatches: a norm of its own then computes each SiLU once instead of with every tap.
     pub fn norms(self) -> bool {
-        matches!(self.kernel, Kernel::ConvSmall | Kernel::ConvDirect)
+        matches!(self.kernel, Kernel::ConvSmall | Kernel::ConvDirect7 | Kernel::ConvDirect8)
     }
 }
 
@@ -55,7 +54,11 @@ impl Rules<'_> {
         let (large, medium) = (tile(Kernel::ConvLarge, 64, 16), tile(Kernel::ConvMedium, 32, 8));
         let groups = |t: Tile| (self.batch * h * w).div_ceil(t.rows) * width.div_ceil(t.columns);
         match self.occupancy {
-            Occupancy::Narrow => tile(Kernel::ConvDirect, 32, 4),
+            Occupancy::Narrow => {
+                // Whichever leaves fewer threads without pixels: maps are 7, 14, 28 or 8, 16, 32 wide.
+                let waste = |rows: usize| (h * w).next_multiple_of(rows);
+                if waste(56) < waste(64) { tile(Kernel::ConvDirect7, 56, 4) } else { tile(Kernel::ConvDirect8, 64, 4) }
+            }
             Occupancy::Wide if width > 8 && groups(large) >= 256 => large,
             Occupancy::Wide if groups(medium) >= 96 => medium,
             Occupancy::Wide => tile(Kernel::ConvSmall, 16, 4),
