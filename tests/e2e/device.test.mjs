@@ -1,4 +1,4 @@
-// A GPU that is lost while the page draws. Run by scripts/test.sh after the page and the command line have been built:
+// A GPU that is lost while the page draws, computes wrong values, or cannot be had. Run by scripts/test.sh after the page and the command line have been built:
 //
 //   node --test tests/e2e/device.test.mjs
 
@@ -69,4 +69,41 @@ test("a device lost where WebGPU was asked for: words, and the next draw opens a
     const worst = difference(await drawn(page), native("fashion-boot", { seed: 7, count: 1 }));
     assert.ok(worst <= TOLERANCE, `${worst} apart`);
   });
+});
+
+test("an adapter that computes wrong values is found out before anything is shown: the CPU draws instead", async () => {
+  await visit(browser, `${site.url}#m=fashion-boot&seed=1&n=1&view=draw&backend=cpu`, async (page) => {
+    // Weights arrive garbled, as they would through a driver that copies them wrongly.
+    await onGpu(page, "webgpu", `const write = GPUQueue.prototype.writeBuffer;
+      GPUQueue.prototype.writeBuffer = function (buffer, at, data, ...rest) {
+        if (buffer.label === "weights") data = new Uint8Array(ArrayBuffer.isView(data) ? data.byteLength : data.byteLength ?? data.length).fill(0x2a);
+        return write.call(this, buffer, at, data, ...(buffer.label === "weights" ? [] : rest));
+      };`);
+    await until(page, () => limbeck.engine()?.backend === "cpu");
+    assert.match((await page.evaluate(() => limbeck.engine())).note, /WebGPU failed \(.*wrong values.*\), so the CPU goes on/);
+    await done(page);
+    const worst = difference(await drawn(page), native("fashion-boot", { seed: 1, count: 1 }));
+    assert.ok(worst <= TOLERANCE, `${worst} apart`);
+    assert.equal(await problem(page), "");
+  });
+});
+
+test("a device that offers too little, and none at all: the CPU draws, and the page says why", async () => {
+  for (const refuse of ["throw new DOMException('limits too small', 'OperationError')", "return null"]) {
+    const method = refuse.startsWith("throw") ? "GPUAdapter.prototype.requestDevice" : "GPU.prototype.requestAdapter";
+    await visit(browser, `${site.url}#m=fashion-boot&seed=1&n=1&view=draw&backend=cpu`, async (page) => {
+      await done(page);
+      const [worker] = page.workers();
+      await worker.evaluate(`(() => { ${method} = async function () { ${refuse}; }; })()`);
+      await page.locator("details.more", { has: page.locator("#backend") }).evaluate((d) => { d.open = true; });
+      await page.selectOption("#backend", "webgpu");
+      await until(page, () => limbeck.engine()?.note !== "");
+      const engine = await page.evaluate(() => limbeck.engine());
+      assert.equal(engine.backend, "cpu");
+      assert.match(engine.note, refuse === "return null" ? /no adapter for WebGPU, so the CPU computes/ : /could not be started .*so the CPU computes/);
+      await done(page);
+      const worst = difference(await drawn(page), native("fashion-boot", { seed: 1, count: 1 }));
+      assert.ok(worst <= TOLERANCE, `${worst} apart`);
+    });
+  }
 });

@@ -248,7 +248,7 @@ impl Exec {
     /// [`Error::Call`] if an argument's length does not fit the network or a label is out of range.
     pub fn forward(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>, keep: Keep) -> Result<(Vec<f32>, Tape)> {
         let mut out = vec![0.0; n * self.graph.output_shape().iter().product::<usize>()];
-        let tape = self.forward_into(theta, x, n, cond, keep, &mut out, None)?;
+        let tape = self.forward_into(theta, None, x, n, cond, keep, &mut out, None)?;
         Ok((out, tape))
     }
 
@@ -257,12 +257,13 @@ impl Exec {
     /// # Errors
     /// As [`Exec::forward`].
     pub fn infer(&self, theta: &[f32], x: &[f32], n: usize, cond: Cond<'_>, out: &mut [f32], features: Option<&mut [f32]>) -> Result<()> {
-        self.forward_into(theta, x, n, cond, Keep::Nothing, out, features).map(|_| ())
+        self.forward_into(theta, None, x, n, cond, Keep::Nothing, out, features).map(|_| ())
     }
 
     fn forward_into(
         &self,
         theta: &[f32],
+        packed: Option<&pack::Packed>,
         x: &[f32],
         n: usize,
         cond: Cond<'_>,
@@ -282,7 +283,14 @@ impl Exec {
             return Err(Error::call("feature values", f.len(), n * feature_len));
         }
         self.passes.fetch_add(n as u64, Ordering::Relaxed);
-        let packed = self.pack(theta, pack::Direction::Forward);
+        let fresh;
+        let packed = match packed {
+            Some(packed) => packed,
+            None => {
+                fresh = self.pack(theta, pack::Direction::Forward);
+                &fresh
+            }
+        };
         let layout = &self.forward[keep as usize];
         let (mut out, mut features) = (out, features);
         let mut items = vec![];
@@ -312,7 +320,7 @@ impl Exec {
             || self.pool.scratch(),
             |scratch| self.pool.give_scratch(scratch),
             |scratch, (chunk, out, features), ()| {
-                self.forward_chunk(layout, theta, &packed, x, cond, chunk, scratch);
+                self.forward_chunk(layout, theta, packed, x, cond, chunk, scratch);
                 let m = chunk.images.len();
                 let of = |id: usize| &chunk.values[layout.offsets[id] * m..];
                 from_chunk(of(self.graph.output), m, self.graph.output_shape(), out);

@@ -1,6 +1,7 @@
 //! A network with its parameters, as samplers call it.
 
-use super::{Cond, Exec};
+use super::plan::Keep;
+use super::{Cond, Exec, pack};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 
@@ -8,6 +9,8 @@ use crate::graph::Graph;
 pub struct Net {
     exec: Exec,
     theta: Vec<f32>,
+    /// The weights as kernels read them: they never change here, so they are laid out once.
+    packed: pack::Packed,
 }
 
 impl crate::denoiser::Net for Net {
@@ -29,7 +32,9 @@ impl Net {
         if theta.len() != graph.param_count() {
             return Err(Error::call("parameters", theta.len(), graph.param_count()));
         }
-        Ok(Net { exec: Exec::new(graph)?, theta })
+        let exec = Exec::new(graph)?;
+        let packed = exec.pack(&theta, pack::Direction::Forward);
+        Ok(Net { exec, theta, packed })
     }
     /// The graph.
     pub fn graph(&self) -> &Graph {
@@ -44,13 +49,16 @@ impl Net {
     /// # Errors
     /// As [`Exec::forward`].
     pub fn forward(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> Result<()> {
-        self.exec.infer(&self.theta, x, n, Cond { times, labels, dropout: None }, out, None)
+        self.call(x, n, Cond { times, labels, dropout: None }, out, None)
     }
     /// Output and features (of graphs that have them).
     ///
     /// # Errors
     /// As [`Exec::forward`].
     pub fn forward_features(&self, x: &[f32], n: usize, out: &mut [f32], features: &mut [f32]) -> Result<()> {
-        self.exec.infer(&self.theta, x, n, Cond { times: &[], labels: &[], dropout: None }, out, Some(features))
+        self.call(x, n, Cond { times: &[], labels: &[], dropout: None }, out, Some(features))
+    }
+    fn call(&self, x: &[f32], n: usize, cond: Cond<'_>, out: &mut [f32], features: Option<&mut [f32]>) -> Result<()> {
+        self.exec.forward_into(&self.theta, Some(&self.packed), x, n, cond, Keep::Nothing, out, features).map(|_| ())
     }
 }

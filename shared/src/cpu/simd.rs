@@ -1,8 +1,8 @@
 //! One kernel source, several instruction sets.
 //!
 //! A kernel is an `#[inline(always)]` function generic over [`Simd`] that works on short arrays; [`dispatch!`] compiles it once
-//! with AVX-512, once with AVX2 and once plainly, and picks at run time what the processor has. On wasm32 the plain version
-//! is compiled with whatever the build enables (`simd128`). No build flag is needed for speed on x86.
+//! with AVX-512, once with AVX2 and once plainly, and picks at run time what the processor has. On wasm32 there is one version, of
+//! what the build enables (`simd128`). No build flag is needed for speed on x86.
 
 /// Lanes of a vector register and what the processor does with them.
 ///
@@ -12,8 +12,10 @@ pub trait Simd: Copy {
     type V: Copy;
     /// Number of lanes.
     const LANES: usize;
-    /// 32 registers rather than 16: kernels take larger tiles.
-    const MANY_REGISTERS: bool;
+    /// Rows and columns (registers) of a product's tile, whose sums, with the operands, the register file holds.
+    const TILE: [usize; 2];
+    /// 32 registers rather than 16.
+    const MANY_REGISTERS: bool = Self::TILE[0] * Self::TILE[1] > 16;
     /// Every lane the same.
     fn splat(v: f32) -> Self::V;
     /// Reads `LANES` floats.
@@ -46,14 +48,14 @@ pub trait Simd: Copy {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $many:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $sum:expr, $load_part:ident, $store_part:ident) => {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $tile:expr, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $sum:expr, $load_part:ident, $store_part:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
         impl Simd for $name {
             type V = std::arch::x86_64::$v;
             const LANES: usize = $lanes;
-            const MANY_REGISTERS: bool = $many;
+            const TILE: [usize; 2] = $tile;
             #[inline(always)]
             fn splat(v: f32) -> Self::V {
                 // SAFETY: only reached through `dispatch!`, which checked the features.
@@ -101,13 +103,13 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 512-bit vectors with fused multiply-add.
-    Avx512, __m512, 16, true, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    Avx512, __m512, 16, [8, 3], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
     std::arch::x86_64::_mm512_reduce_add_ps, load_part512, store_part512
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 256-bit vectors with fused multiply-add.
-    Avx2, __m256, 8, false, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps, sum256,
+    Avx2, __m256, 8, [8, 1], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps, sum256,
     load_part256, store_part256
 );
 
@@ -167,14 +169,67 @@ unsafe fn store_part256(p: *mut f32, v: std::arch::x86_64::__m256, n: usize) {
     unsafe { std::arch::x86_64::_mm256_maskstore_ps(p, first_of_8(n), v) }
 }
 
-/// What every build target has: four lanes, multiply and add apart. The compiler turns it into SSE2, NEON or wasm's simd128.
+/// wasm's vectors: four lanes, multiply and add apart. Engines map them onto the 16 registers of x86-64 or the 32 of AArch64.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[derive(Clone, Copy)]
+pub struct Simd128;
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+impl Simd for Simd128 {
+    type V = std::arch::wasm32::v128;
+    const LANES: usize = 4;
+    const TILE: [usize; 2] = [4, 3];
+    #[inline(always)]
+    fn splat(v: f32) -> Self::V {
+        std::arch::wasm32::f32x4_splat(v)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for the range; any alignment will do.
+        unsafe { std::arch::wasm32::v128_load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        // SAFETY: as for `load`.
+        unsafe { std::arch::wasm32::v128_store(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self::V {
+        // SAFETY: the caller vouches for `n` reads.
+        let at = |i: usize| if i < n { unsafe { *p.add(i) } } else { 0.0 };
+        std::arch::wasm32::f32x4(at(0), at(1), at(2), 0.0)
+    }
+    #[inline(always)]
+    unsafe fn store_part(p: *mut f32, v: Self::V, n: usize) {
+        use std::arch::wasm32::f32x4_extract_lane as lane;
+        for (i, v) in [lane::<0>(v), lane::<1>(v), lane::<2>(v)].into_iter().take(n).enumerate() {
+            // SAFETY: the caller vouches for `n` writes.
+            unsafe { *p.add(i) = v };
+        }
+    }
+    #[inline(always)]
+    fn add(a: Self::V, b: Self::V) -> Self::V {
+        std::arch::wasm32::f32x4_add(a, b)
+    }
+    #[inline(always)]
+    fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::arch::wasm32::f32x4_add(std::arch::wasm32::f32x4_mul(a, b), c)
+    }
+    #[inline(always)]
+    fn sum(v: Self::V) -> f32 {
+        use std::arch::wasm32::f32x4_extract_lane as lane;
+        (lane::<0>(v) + lane::<2>(v)) + (lane::<1>(v) + lane::<3>(v))
+    }
+}
+
+/// What every build target has: four lanes, multiply and add apart. The compiler turns it into SSE2 or NEON.
 #[derive(Clone, Copy)]
 pub struct Plain;
 
 impl Simd for Plain {
     type V = [f32; 4];
     const LANES: usize = 4;
-    const MANY_REGISTERS: bool = false;
+    const TILE: [usize; 2] = [8, 1];
     #[inline(always)]
     fn splat(v: f32) -> Self::V {
         [v; 4]
@@ -273,6 +328,9 @@ macro_rules! dispatch {
                     $crate::cpu::simd::Isa::Plain => {}
                 }
             }
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            return $body::<$crate::cpu::simd::Simd128>($($arg),*);
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             $body::<$crate::cpu::simd::Plain>($($arg),*)
         }
     };

@@ -44,8 +44,7 @@ fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: u
     let reach = len.next_multiple_of(S::LANES);
     assert!(w.len() >= packed_len(m, k) && reach <= ld && out.len() >= blocks * MR * ld);
     assert!(offsets.iter().all(|&o| o as usize + reach <= x.len()));
-    // Accumulators and operands of a tile fill the register file: 8 x 3 vectors of 32 registers, 8 x 1 of 16.
-    let most = if S::MANY_REGISTERS { 3 } else { 1 };
+    let [rows, most] = S::TILE;
     for block in 0..blocks {
         let (w, out) = (&w[block * k * MR..], &mut out[block * MR * ld..]);
         let mut p = 0;
@@ -53,10 +52,15 @@ fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: u
             let columns = most.min((reach - p) / S::LANES);
             // SAFETY: offsets, weights and output rows were checked above against the furthest pixel read or written.
             unsafe {
-                match columns {
-                    3 => tile::<S, 3>(w, offsets, x, p, out, ld),
-                    2 => tile::<S, 2>(w, offsets, x, p, out, ld),
-                    _ => tile::<S, 1>(w, offsets, x, p, out, ld),
+                for row in (0..MR).step_by(rows) {
+                    match (rows, columns) {
+                        (4, 3) => tile::<S, 4, 3>(&w[row..], offsets, x, p, &mut out[row * ld..], ld),
+                        (4, 2) => tile::<S, 4, 2>(&w[row..], offsets, x, p, &mut out[row * ld..], ld),
+                        (4, _) => tile::<S, 4, 1>(&w[row..], offsets, x, p, &mut out[row * ld..], ld),
+                        (_, 3) => tile::<S, MR, 3>(w, offsets, x, p, out, ld),
+                        (_, 2) => tile::<S, MR, 2>(w, offsets, x, p, out, ld),
+                        _ => tile::<S, MR, 1>(w, offsets, x, p, out, ld),
+                    }
                 }
             }
             p += columns * S::LANES;
@@ -64,23 +68,30 @@ fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: u
     }
 }
 
-/// [`MR`] channels by `COLUMNS` vectors of pixels from `p` on.
+/// `ROWS` channels by `COLUMNS` vectors of pixels from `p` on.
 ///
 /// # Safety
-/// Every offset plus `p` and every output row's `p` have that many pixels after them; `w` has [`MR`] weights for each offset.
+/// Every offset plus `p` and every output row's `p` have that many pixels after them; `w` has `ROWS` weights, [`MR`] apart, for each offset.
 #[inline(always)]
-unsafe fn tile<S: Simd, const COLUMNS: usize>(w: &[f32], offsets: &[u32], x: &[f32], p: usize, out: &mut [f32], ld: usize) {
+unsafe fn tile<S: Simd, const ROWS: usize, const COLUMNS: usize>(
+    w: &[f32],
+    offsets: &[u32],
+    x: &[f32],
+    p: usize,
+    out: &mut [f32],
+    ld: usize,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let (xp, mut row) = (x.as_ptr().add(p), w.as_ptr());
-        let mut acc = [[S::splat(0.0); COLUMNS]; MR];
+        let mut acc = [[S::splat(0.0); COLUMNS]; ROWS];
         for &offset in offsets {
             let src = xp.add(offset as usize);
             let mut v = [S::splat(0.0); COLUMNS];
             for c in 0..COLUMNS {
                 v[c] = S::load(src.add(c * S::LANES));
             }
-            for i in 0..MR {
+            for i in 0..ROWS {
                 let s = S::splat(*row.add(i));
                 for c in 0..COLUMNS {
                     acc[i][c] = S::fma(s, v[c], acc[i][c]);
@@ -89,7 +100,7 @@ unsafe fn tile<S: Simd, const COLUMNS: usize>(w: &[f32], offsets: &[u32], x: &[f
             row = row.add(MR);
         }
         let to = out.as_mut_ptr().add(p);
-        for i in 0..MR {
+        for i in 0..ROWS {
             for c in 0..COLUMNS {
                 S::store(to.add(i * ld + c * S::LANES), acc[i][c]);
             }

@@ -4,12 +4,11 @@ use super::fuse::linear_source;
 use super::kernels::Kernel;
 use super::layout::quads;
 use super::plan::{Operand, Planner, Word};
-use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use Word::{F, U};
 
 /// Most workgroups along one dimension under WebGPU's default limits.
-const MAX_GROUPS: usize = 65_535;
+pub(super) const MAX_GROUPS: usize = 65_535;
 
 /// Workgroups of 64 threads for `n` elements, over two dimensions where one does not suffice.
 pub fn spread(n: usize) -> [usize; 3] {
@@ -72,88 +71,6 @@ impl Planner<'_> {
         ];
         let macs = group.iter().map(|&j| graph.node_macs(j)).sum::<u64>() * rows as u64;
         self.push(Kernel::Linear, words, [width.div_ceil(16), rows, 1], macs);
-    }
-
-    /// A convolution (with its siblings).
-    pub fn conv(&mut self, i: NodeId) -> Result<()> {
-        let graph = self.graph;
-        let node = &graph.nodes[i];
-        let Op::Conv2d { kernel, stride, pad, channel_bias, residual, .. } = node.op else { return Ok(()) };
-        let group = &self.fusion.siblings[i];
-        let [channels, h, w] = graph.nodes[node.inputs[0]].shape;
-        let [_, out_h, out_w] = node.shape;
-        let (a, b, split, up) = self.source(node.inputs[0], true);
-        let bias = match channel_bias {
-            true => Some(self.plain(node.inputs[1])),
-            false => None,
-        };
-        let shortcut = self.fusion.shortcut[i];
-        let rest = match residual && shortcut.is_none() {
-            true => Some(self.plain(node.inputs[node.inputs.len() - 1])),
-            false => None,
-        };
-        let tail = shortcut.map(|j| {
-            let input = graph.nodes[j].inputs[0];
-            (self.source(input, false), quads(graph.nodes[input].shape[0]), self.places[j].bias)
-        });
-        let width: usize = group.iter().map(|&j| quads(graph.nodes[j].shape[0])).sum();
-        let pixels = self.pixels(i);
-        let dst = match group.len() == 1 {
-            true => self.result(i),
-            false => {
-                let mut dst = self.alloc(pixels, width);
-                for &j in group {
-                    self.set(j, dst);
-                    dst.col += quads(graph.nodes[j].shape[0]) as u32;
-                }
-                Operand { col: 0, ..dst }
-            }
-        };
-        let place = self.places[i];
-        let (cb, rs) = (bias.unwrap_or(dst), rest.unwrap_or(dst));
-        let ((ta, tb, tail_split, _), tail_width, tail_bias) = tail.unwrap_or(((dst, dst, 0, false), 0, 0));
-        let words = vec![
-            u(pixels),
-            u(out_h),
-            u(out_w),
-            u(h),
-            u(w),
-            yes(up),
-            u(stride),
-            u(pad[0]),
-            u(kernel),
-            u(quads(channels)),
-            U(split),
-            self.at(a),
-            U(a.row),
-            self.at(b),
-            U(b.row),
-            u(width),
-            U(place.weight),
-            U(place.bias),
-            self.at(dst),
-            U(dst.row),
-            yes(bias.is_some()),
-            self.at(cb),
-            U(cb.row),
-            yes(rest.is_some()),
-            self.at(rs),
-            U(rs.row),
-            u(tail_width),
-            U(tail_split),
-            self.at(ta),
-            U(ta.row),
-            self.at(tb),
-            U(tb.row),
-            U(tail_bias),
-        ];
-        let macs = group.iter().chain(&shortcut).map(|&j| graph.node_macs(j)).sum::<u64>() * self.batch as u64;
-        let (tile, groups) = tiles(pixels, width);
-        if groups[0] > MAX_GROUPS {
-            return Err(Error::Gpu(format!("a convolution onto {pixels} pixels; fewer images at a time would fit")));
-        }
-        self.push(tile, words, groups, macs);
-        Ok(())
     }
 
     /// GroupNorm.
@@ -234,19 +151,5 @@ impl Planner<'_> {
         };
         let macs = self.graph.node_macs(i) * self.batch as u64;
         self.push(kernel, words, groups, macs);
-    }
-}
-
-/// The convolution kernel for so many pixels and vec4s of channels, and its workgroups: large tiles do the most work for each
-/// fetch, but only if there are enough of them to fill a device.
-fn tiles(pixels: usize, width: usize) -> (Kernel, [usize; 3]) {
-    let count = |rows: usize, columns: usize| [pixels.div_ceil(rows), width.div_ceil(columns), 1];
-    let (large, medium) = (count(64, 16), count(32, 8));
-    if width > 8 && large[0] * large[1] >= 256 {
-        (Kernel::ConvLarge, large)
-    } else if medium[0] * medium[1] >= 96 {
-        (Kernel::ConvMedium, medium)
-    } else {
-        (Kernel::ConvSmall, count(16, 4))
     }
 }

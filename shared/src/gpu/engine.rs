@@ -2,6 +2,7 @@
 
 use super::kernels::Kernel;
 use super::sync::lock;
+use super::tiles::Occupancy;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,11 +28,15 @@ pub struct Options {
     /// Multiply-accumulates after which a run is split into another submit, so that no submit approaches the seconds after which
     /// systems reset a device that seems to hang. Programs below it are one submit.
     pub macs_per_submit: u64,
+    /// What the adapter wants of a dispatch; none: as it says of itself.
+    pub occupancy: Option<Occupancy>,
+    /// Largest storage buffer to ask for and to make, bytes; none: what every WebGPU device has.
+    pub buffer_limit: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { storage: WeightStorage::F16, fallback: false, macs_per_submit: 200_000_000_000 }
+        Options { storage: WeightStorage::F16, fallback: false, macs_per_submit: 200_000_000_000, occupancy: None, buffer_limit: None }
     }
 }
 
@@ -117,7 +122,10 @@ impl Engine {
         };
         let adapter = instance.request_adapter(&request).await.map_err(|e| Error::Gpu(format!("no adapter: {e}")))?;
         let info = adapter.get_info();
-        let limits = wgpu::Limits::default();
+        let mut limits = wgpu::Limits::default();
+        if let Some(limit) = options.buffer_limit {
+            (limits.max_buffer_size, limits.max_storage_buffer_binding_size) = (limit, limit);
+        }
         let device = wgpu::DeviceDescriptor { label: Some("limbeck"), required_limits: limits.clone(), ..Default::default() };
         let (device, queue) =
             adapter.request_device(&device).await.map_err(|e| Error::Gpu(format!("no device on `{}`: {e}", info.name)))?;
@@ -178,6 +186,12 @@ impl Engine {
         &self.0.info
     }
 
+    /// By which rules dispatches are cut.
+    pub fn occupancy(&self) -> Occupancy {
+        let own = if self.0.info.is_fallback { Occupancy::Narrow } else { Occupancy::Wide };
+        self.0.options.occupancy.unwrap_or(own)
+    }
+
     /// What was made and run so far.
     pub fn counters(&self) -> Counters {
         let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
@@ -228,7 +242,7 @@ impl Engine {
     pub(super) fn fits(&self, what: &str, size: u64) -> Result<()> {
         let max = self.0.limits.max_buffer_size.min(self.0.limits.max_storage_buffer_binding_size);
         if size > max {
-            return Err(Error::Gpu(format!("{what}: {size} bytes needed, {max} are the most that every WebGPU device offers")));
+            return Err(Error::Gpu(format!("{what}: {size} bytes needed, {max} are the most that can be relied on")));
         }
         Ok(())
     }

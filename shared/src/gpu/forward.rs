@@ -30,7 +30,7 @@ impl ForwardPlan {
         let loaded = model.net(net)?;
         let images = map_quads(graph.input_shape()) + map_quads(graph.output_shape());
         model.engine.fits("images", 16 * batch as u64 * images as u64)?;
-        let net_plan = plan(graph, &loaded.fusion, &loaded.places, batch, true)?;
+        let net_plan = plan(loaded, model.engine.occupancy(), batch, true)?;
         let mut next = batch.div_ceil(4);
         let mut place = |size: usize| {
             let at = next as u32;

@@ -5,6 +5,9 @@
 
 use super::WeightStorage;
 
+/// What all convolutions begin with.
+const CONV: &str = include_str!("kernels/conv_common.wgsl");
+
 /// One compute pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kernel {
@@ -14,6 +17,10 @@ pub enum Kernel {
     ConvMedium,
     /// Convolution, tiles of 16 pixels by 16 channels with the inner dimension shared among 16 thread groups.
     ConvSmall,
+    /// Convolution, a thread making 7 pixels by 4 vec4s of channels on its own.
+    ConvDirect7,
+    /// Convolution, a thread making 8 pixels by 4 vec4s of channels on its own.
+    ConvDirect8,
     /// Matrix times vector.
     Linear,
     /// GroupNorm with 64 threads to a group.
@@ -34,10 +41,12 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Kernel; 11] = [
+    pub const ALL: [Kernel; 13] = [
         Kernel::ConvLarge,
         Kernel::ConvMedium,
         Kernel::ConvSmall,
+        Kernel::ConvDirect7,
+        Kernel::ConvDirect8,
         Kernel::Linear,
         Kernel::Norm64,
         Kernel::Norm256,
@@ -54,6 +63,8 @@ impl Kernel {
             Kernel::ConvLarge => "conv_large",
             Kernel::ConvMedium => "conv_medium",
             Kernel::ConvSmall => "conv_small",
+            Kernel::ConvDirect7 => "conv_direct_7",
+            Kernel::ConvDirect8 => "conv_direct_8",
             Kernel::Linear => "linear",
             Kernel::Norm64 => "norm_64",
             Kernel::Norm256 => "norm_256",
@@ -69,7 +80,11 @@ impl Kernel {
     pub fn source(self, storage: WeightStorage) -> String {
         let tile = |rows: u32, columns: u32, pixels: usize| {
             let header = format!("const ROWS: u32 = {rows}u;\nconst COLS: u32 = {columns}u;\nconst PX: u32 = {pixels}u;\n");
-            (vec![include_str!("kernels/conv_common.wgsl"), include_str!("kernels/conv.wgsl")], header, pixels)
+            (vec![CONV, include_str!("kernels/conv_plain.wgsl"), include_str!("kernels/conv.wgsl")], header, pixels)
+        };
+        let normed = |threads: u32, main: &'static str, pixels: usize| {
+            let header = format!("const THREADS: u32 = {threads}u;\nconst PX: u32 = {pixels}u;\n");
+            (vec![CONV, include_str!("kernels/conv_norm.wgsl"), main], header, pixels)
         };
         let norm = |threads: u32| {
             let header = format!("const THREADS: u32 = {threads}u;\n");
@@ -79,7 +94,9 @@ impl Kernel {
         let (parts, header, repeat) = match self {
             Kernel::ConvLarge => tile(8, 16, 8),
             Kernel::ConvMedium => tile(8, 8, 4),
-            Kernel::ConvSmall => plain(&[include_str!("kernels/conv_common.wgsl"), include_str!("kernels/conv_small.wgsl")], 1),
+            Kernel::ConvSmall => normed(256, include_str!("kernels/conv_small.wgsl"), 1),
+            Kernel::ConvDirect7 => normed(8, include_str!("kernels/conv_direct.wgsl"), 7),
+            Kernel::ConvDirect8 => normed(8, include_str!("kernels/conv_direct.wgsl"), 8),
             Kernel::Linear => plain(&[include_str!("kernels/linear.wgsl")], 1),
             Kernel::Norm64 => norm(64),
             Kernel::Norm256 => norm(256),
@@ -97,19 +114,19 @@ impl Kernel {
         source.push_str(include_str!("kernels/common.wgsl"));
         source.push_str(weights);
         for part in parts {
-            source.push_str(&expand(part, repeat));
+            source.push_str(&expand(&expand(part, '%', '$', repeat), '^', '#', 4));
         }
         source
     }
 }
 
-/// Repeats each line that begins with `%` for `$` = 0..`times`.
-fn expand(text: &str, times: usize) -> String {
+/// Repeats each line that begins with `mark` for `symbol` = 0..`times`.
+fn expand(text: &str, mark: char, symbol: char, times: usize) -> String {
     let mut out = String::with_capacity(2 * text.len());
     for line in text.lines() {
-        match line.strip_prefix('%') {
+        match line.strip_prefix(mark) {
             Some(rest) => (0..times).for_each(|i| {
-                out.push_str(&rest.replace('$', &i.to_string()));
+                out.push_str(&rest.replace(symbol, &i.to_string()));
                 out.push('\n');
             }),
             None => {

@@ -10,12 +10,15 @@ use crate::denoiser::Lowered;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The networks of a model, uploaded. Clones share them.
 #[derive(Clone)]
 pub struct GpuModel {
     pub(super) engine: Engine,
     pub(super) nets: Arc<[Net]>,
+    /// Kernels compiled when the device was last compared with the CPU; `u64::MAX`: never.
+    pub(super) verified: Arc<AtomicU64>,
 }
 
 pub(super) struct Net {
@@ -55,7 +58,7 @@ impl Engine {
             nets.push(Net { graph: graph.clone(), fusion, places: packed.places, weights, frequencies });
         }
         self.check()?;
-        Ok(GpuModel { engine: self.clone(), nets: nets.into() })
+        Ok(GpuModel { engine: self.clone(), nets: nets.into(), verified: Arc::new(AtomicU64::new(u64::MAX)) })
     }
 }
 

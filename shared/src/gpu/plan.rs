@@ -1,12 +1,15 @@
 //! A graph as a list of dispatches with memory planned ahead.
 //!
 //! Upsampling and concatenation are not computed but read through (by convolutions and norms); layers that read one value are one
-//! product; SiLU on a vector happens where linear layers read it. What is left are convolutions, norms, attention and a few vectors.
+//! product; SiLU on a vector happens where linear layers read it; norms of small maps are computed by the convolutions that read
+//! them ([`super::tiles`]). What is left are convolutions, the other norms, attention and a few vectors.
 
 use super::arena::{Item, allocate};
 use super::fuse::Fusion;
 use super::kernels::Kernel;
 use super::layout::quads;
+use super::model::Net;
+use super::tiles::{Occupancy, Rules, Tile};
 use super::weights::Place;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
@@ -81,6 +84,15 @@ pub(super) enum Value {
     Concat(Operand, Operand),
     /// Every pixel twice in both directions.
     Upsampled(Operand),
+    /// Another value normalised: whoever reads it does that.
+    Normed,
+}
+
+/// Statistics of a convolution's result: where they lie, and the pixels of a tile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stats {
+    pub at: Operand,
+    pub rows: usize,
 }
 
 pub(super) struct Planner<'a> {
@@ -89,19 +101,41 @@ pub(super) struct Planner<'a> {
     pub places: &'a [Place],
     pub batch: usize,
     pub per_image: bool,
+    pub tiles: Vec<Option<Tile>>,
+    /// For each norm whether its readers compute it; for each convolution whether statistics are wanted, and those made.
+    pub normed: Vec<bool>,
+    pub told: Vec<bool>,
+    pub stats: Vec<Option<Stats>>,
     pub values: Vec<Option<Value>>,
     pub dispatches: Vec<Dispatch>,
     pub items: Vec<Item>,
     pub features: Vec<NodeId>,
 }
 
-/// Plans `graph` for `batch` images. `per_image`: each image has its own times; else one set serves all.
+/// Plans a network for `batch` images. `per_image`: each image has its own times; else one set serves all.
 ///
 /// # Errors
 /// [`Error::Gpu`] if sizes exceed what addresses hold or an operation is used in a way no kernel covers.
-pub fn plan(graph: &Graph, fusion: &Fusion, places: &[Place], batch: usize, per_image: bool) -> Result<NetPlan> {
-    let values = vec![None; graph.nodes.len()];
-    let mut p = Planner { graph, fusion, places, batch, per_image, values, dispatches: vec![], items: vec![], features: vec![] };
+pub fn plan(net: &Net, occupancy: Occupancy, batch: usize, per_image: bool) -> Result<NetPlan> {
+    let (graph, fusion, n) = (&net.graph, &net.fusion, net.graph.nodes.len());
+    let rules = Rules { graph, fusion, occupancy, batch };
+    let (normed, told) = rules.norms();
+    let conv = |i: NodeId| matches!(graph.nodes[i].op, Op::Conv2d { .. }) && fusion.live[i];
+    let mut p = Planner {
+        graph,
+        fusion,
+        places: &net.places,
+        batch,
+        per_image,
+        tiles: (0..n).map(|i| conv(i).then(|| rules.tile(i))).collect(),
+        normed,
+        told,
+        stats: vec![None; n],
+        values: vec![None; n],
+        dispatches: vec![],
+        items: vec![],
+        features: vec![],
+    };
     for i in (0..graph.nodes.len()).filter(|&i| fusion.live[i] && !fusion.deferred[i]) {
         if p.values[i].is_none() {
             p.node(i)?;
@@ -134,6 +168,7 @@ impl Planner<'_> {
             Op::LabelEmbed { .. } => self.label(i),
             Op::Linear { .. } => self.linear(i, None),
             Op::Conv2d { .. } => self.conv(i)?,
+            Op::GroupNorm { .. } if self.normed[i] => self.values[i] = Some(Value::Normed),
             Op::GroupNorm { .. } => self.norm(i),
             Op::Attention { .. } => self.attention(i),
             Op::Upsample2x => match self.values[node.inputs[0]] {
@@ -216,6 +251,7 @@ impl Planner<'_> {
     pub fn source(&mut self, i: NodeId, upsampling: bool) -> (Operand, Operand, u32, bool) {
         let width = quads(self.graph.nodes[i].shape[0]) as u32;
         match self.values[i] {
+            Some(Value::Normed) => self.source(self.graph.nodes[i].inputs[0], false),
             Some(Value::Concat(a, b)) => {
                 let first = self.graph.nodes[self.graph.nodes[i].inputs[0]].shape[0];
                 (a, b, quads(first) as u32, false)

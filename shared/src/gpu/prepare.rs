@@ -78,7 +78,7 @@ fn build(model: &GpuModel, steps: &Steps, batch: usize) -> Result<Prepared> {
         }
         let plan = match nets.entry((*net, outs.len())) {
             Entry::Occupied(e) => e.into_mut(),
-            Entry::Vacant(e) => e.insert(plan(&loaded.graph, &loaded.fusion, &loaded.places, outs.len() * batch, false)?),
+            Entry::Vacant(e) => e.insert(plan(loaded, model.engine.occupancy(), outs.len() * batch, false)?),
         };
         calls.entry((*net, bits(times))).or_insert_with(|| upload_times(loaded, &plan.features, times, &mut contents));
     }

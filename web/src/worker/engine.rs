@@ -35,10 +35,13 @@ impl Engine {
             return (Engine::Cpu, Engine::cpu_info());
         }
         let on_cpu = |note: String| (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() });
-        let engine = match gpu::Engine::new(gpu::Options::default()).await {
+        let told = describe().await;
+        // wgpu does not see what some browsers say.
+        let occupancy = told.as_ref().filter(|t| t.1).map(|_| gpu::Occupancy::Narrow);
+        let engine = match gpu::Engine::new(gpu::Options { occupancy, ..gpu::Options::default() }).await {
             Ok(engine) => engine,
             Err(error) => {
-                let reason = match (navigator_gpu(), describe().await) {
+                let reason = match (navigator_gpu(), &told) {
                     (None, _) => "This browser offers no WebGPU here (old browser, or a page not from https)".to_owned(),
                     (_, None) => "This browser found no adapter for WebGPU".to_owned(),
                     // What one API after the other said; the first is the browser's.
@@ -48,7 +51,7 @@ impl Engine {
             }
         };
         let adapter = engine.info();
-        let (told, fallback) = describe().await.unwrap_or_default();
+        let (told, fallback) = told.unwrap_or_default();
         let known = [adapter.name.trim().to_owned(), told].into_iter().find(|n| !n.is_empty());
         let name = known.unwrap_or_else(|| "a GPU that the browser does not name".into());
         let software = adapter.is_fallback || fallback;
@@ -58,6 +61,12 @@ impl Engine {
         let note = if software { "This adapter computes on the CPU, slowly.".to_owned() } else { String::new() };
         let info = EngineInfo { backend: "webgpu".into(), adapter: name, software, note };
         (Engine::Gpu { engine, software }, info)
+    }
+
+    /// The CPU, after WebGPU failed.
+    pub fn instead(reason: &str) -> (Engine, EngineInfo) {
+        let note = format!("WebGPU failed ({}), so the CPU goes on.", reason.trim_end_matches('.'));
+        (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() })
     }
 
     /// What the CPU interpreter calls itself.

@@ -181,7 +181,15 @@ impl Worker {
                         (engine, info) = self.replace(&reason).await;
                         self.forget_plans();
                         self.post(&FromWorker::Engine(info), None);
-                        self.draw(&engine, &job, false).await;
+                        // A fault that another device has too is the adapter's.
+                        let again = matches!(engine, Engine::Gpu { .. });
+                        if let Some(reason) = self.draw(&engine, &job, again).await {
+                            let info;
+                            (engine, info) = Engine::instead(&reason);
+                            self.forget_plans();
+                            self.post(&FromWorker::Engine(info), None);
+                            self.draw(&engine, &job, false).await;
+                        }
                     }
                 }
                 ToWorker::Open { .. } | ToWorker::Abort { .. } | ToWorker::Cancel { .. } => {}
@@ -195,8 +203,7 @@ impl Worker {
     async fn replace(&self, reason: &str) -> (Engine, EngineInfo) {
         let reason = reason.trim_end_matches('.');
         if self.choice.get() == Choice::Auto {
-            let note = format!("WebGPU failed ({reason}), so the CPU goes on.");
-            return (Engine::Cpu, EngineInfo { note, ..Engine::cpu_info() });
+            return Engine::instead(reason);
         }
         let (engine, info) = Engine::choose(self.choice.get()).await;
         let note = format!("The WebGPU device failed ({reason}) and was opened anew. {}", info.note);

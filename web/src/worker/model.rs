@@ -171,7 +171,6 @@ impl Model {
             self.gpu = Some(loaded);
             return Ok(slice);
         }
-        let first = loaded.plan.is_none();
         // The old arena first: two may not fit beside each other.
         loaded.plan = None;
         let mut slice = wanted;
@@ -181,22 +180,11 @@ impl Model {
                 plan => break plan?,
             }
         };
-        if first && !software {
-            // Browsers compile a kernel when it is first used: one call on nothing, not timed, takes that away from the first draw.
-            self.warm_up(&loaded.model, slice).await?;
-        }
+        // No wrong picture is ever shown.
+        loaded.model.verify(&self.bundle.thetas, if *software { 1 } else { slice }).await?;
         loaded.plan = Some(Planned { lowered: lowered.clone(), wanted, slice, plan });
         self.gpu = Some(loaded);
         Ok(slice)
-    }
-
-    async fn warm_up(&self, model: &gpu::GpuModel, images: usize) -> Result<()> {
-        for (k, graph) in self.bundle.graphs.iter().enumerate() {
-            let x = vec![0.0; images * self.bundle.meta.image.values()];
-            let labels = vec![0; if graph.classes > 0 { images } else { 0 }];
-            model.forward_plan(k, images)?.forward(&x, &vec![0.0; images * graph.times], &labels).await?;
-        }
-        Ok(())
     }
 
     /// Images `first..first + slice` of the job as far as it goes, f32 `[n, C, H, W]` in [-1, 1], and what the program keeps.

@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let tx: u32 = t % COLS;
     let ty: u32 = t / COLS;
     let n0: u32 = group.y * COLS;
-    let m0: u32 = group.x * (ROWS * PX);
+    let m0: u32 = begin(group.x, ROWS * PX);
 
     // This thread fetches two input vec4s a step (pixels ma and mb, one of the four inner vec4s) and two weight vec4s.
     let ma: u32 = m0 + t / 4u;
@@ -73,5 +73,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
     }
-%   finish(m0 + ty * PX + $u, n0 + tx, acc$);
+%   _ = finish(m0 + ty * PX + $u, n0 + tx, acc$);
 }

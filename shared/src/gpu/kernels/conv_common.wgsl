@@ -32,6 +32,33 @@ struct Params {
     tail1: u32,
     tail_row1: u32,
     tail_bias: u32,
+    span: u32,      // pixels that tiles may not straddle: one image's where there are statistics, else all
+    tiles: u32,     // tiles in a span
+    has_norm: u32,  // 1: the input is normalised as it is read, from the statistics of those who made it
+    norm_silu: u32,
+    group: u32,     // channels of a group
+    eps: f32,
+    norm_weight: u32,
+    norm_bias: u32,
+    has_scale: u32,
+    scale: u32,     // vector: scales of all channels, then shifts
+    scale_row: u32,
+    span_in: u32,   // pixels of one image of the input
+    stats0: u32,    // [image][tile][mean, squares][vec4] of src0
+    stats0_rows: u32, // pixels of a tile there
+    stats1: u32,
+    stats1_rows: u32,
+    has_stats: u32, // 1: the output's statistics are wanted
+    stats: u32,
+}
+// First pixel after this workgroup's span.
+var<private> limit: u32;
+
+// First pixel of tile `x` of `rows` pixels.
+fn begin(x: u32, rows: u32) -> u32 {
+    let first: u32 = (x / p.tiles) * p.span;
+    limit = first + p.span;
+    return first + (x % p.tiles) * rows;
 }
 
 // The product's inner dimension, in vec4s: every tap's channels, then the second input's.
@@ -49,9 +76,9 @@ fn origin(m: u32) -> vec3<i32> {
 }
 
 // Input vec4 `c` under tap (ky, kx) of output pixel `m`, which begins at `o`; zero outside the map. Beyond the last tap, vec4 `c` of
-// the second input. Upsampling and concatenation happen here.
+// the second input. Upsampling, concatenation and the input's norm happen here.
 fn fetch(m: u32, o: vec3<i32>, ky: u32, kx: u32, c: u32) -> vec4<f32> {
-    if (m >= p.pixels) {
+    if (m >= limit) {
         return vec4<f32>(0.0);
     }
     if (ky >= p.kernel) {
@@ -71,15 +98,15 @@ fn fetch(m: u32, o: vec3<i32>, ky: u32, kx: u32, c: u32) -> vec4<f32> {
     let row: u32 = u32(o.x) * (p.h >> p.up) + (u32(y) >> p.up);
     let pixel: u32 = row * (p.w >> p.up) + (u32(x) >> p.up);
     if (c < p.split) {
-        return arena[p.src0 + pixel * p.row0 + c];
+        return normal(c, arena[p.src0 + pixel * p.row0 + c]);
     }
-    return arena[p.src1 + pixel * p.row1 + (c - p.split)];
+    return normal(c, arena[p.src1 + pixel * p.row1 + (c - p.split)]);
 }
 
-// Adds bias, channel bias and residual to the sum of output vec4 `n` at pixel `m`, and stores it.
-fn finish(m: u32, n: u32, sum: vec4<f32>) {
-    if (m >= p.pixels || n >= p.cout) {
-        return;
+// Adds bias, channel bias and residual to the sum of output vec4 `n` at pixel `m`, stores it and returns it; zero outside the map.
+fn finish(m: u32, n: u32, sum: vec4<f32>) -> vec4<f32> {
+    if (m >= limit || n >= p.cout) {
+        return vec4<f32>(0.0);
     }
     var y: vec4<f32> = sum + weight(p.bias + n);
     if (p.tail != 0u) {
@@ -93,4 +120,5 @@ fn finish(m: u32, n: u32, sum: vec4<f32>) {
         y = y + arena[p.residual + m * p.residual_row + n];
     }
     arena[p.dst + m * p.dst_row + n] = y;
+    return y;
 }

@@ -8,9 +8,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let lane: u32 = t % 16u;
     let tx: u32 = lane % 4u;
     let ty: u32 = lane / 4u;
-    let m0: u32 = group.x * 16u;
+    let m0: u32 = begin(group.x, 16u);
     let n0: u32 = group.y * 4u;
     let o: vec3<i32> = origin(m0 + lane);
+    if (p.has_norm != 0u) {
+        prepare(group.x / p.tiles, t);
+    }
 
     var acc0: vec4<f32> = vec4<f32>(0.0);
     var acc1: vec4<f32> = vec4<f32>(0.0);
@@ -68,12 +71,33 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         tile[mine + 3u] = tile[mine + 3u] + acc3;
     }
     workgroupBarrier();
+    var y: vec4<f32> = vec4<f32>(0.0);
+    let owner: u32 = t / 4u;
     if (t < 64u) {
         var sum: vec4<f32> = tile[t];
         for (var s: u32 = 1u; s < 8u; s = s + 1u) {
             sum = sum + tile[s * 64u + t];
         }
-        let owner: u32 = t / 4u;
-        finish(m0 + 4u * (owner / 4u) + t % 4u, n0 + owner % 4u, sum);
+        y = finish(m0 + 4u * (owner / 4u) + t % 4u, n0 + owner % 4u, sum);
+    }
+    if (p.has_stats != 0u) {
+        if (t < 64u) {
+            sums[(owner % 4u) * 16u + 4u * (owner / 4u) + t % 4u] = y;
+        }
+        workgroupBarrier();
+        if (t < 4u && n0 + t < p.cout) {
+            let count: u32 = min(16u, limit - m0);
+            var mean: vec4<f32> = vec4<f32>(0.0);
+            for (var i: u32 = 0u; i < count; i = i + 1u) {
+                mean = mean + sums[t * 16u + i];
+            }
+            mean = mean / f32(count);
+            var square: vec4<f32> = vec4<f32>(0.0);
+            for (var i: u32 = 0u; i < count; i = i + 1u) {
+                let d: vec4<f32> = sums[t * 16u + i] - mean;
+                square = fma(d, d, square);
+            }
+            store_stats(group.x, n0 + t, mean, square);
+        }
     }
 }

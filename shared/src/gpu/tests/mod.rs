@@ -1,17 +1,27 @@
 //! Tests on a real device; without an adapter they fail.
 
+mod faults;
 mod golden;
 mod ops;
 mod programs;
 mod reference;
+mod timings;
 
-use super::{Engine, Options, WeightStorage, block_on};
+use super::{Engine, Occupancy, Options, WeightStorage, block_on};
 use crate::graph::Graph;
 use crate::rng::{self, Stream};
 
 /// An engine on whatever adapter there is, a software one included.
 pub fn engine(storage: WeightStorage) -> Engine {
     block_on(Engine::new(Options { storage, ..Options::default() })).expect("these tests need a Vulkan adapter (mesa's lavapipe will do)")
+}
+
+/// One engine for either occupancy: kernels and fusions differ.
+pub fn engines(storage: WeightStorage) -> [Engine; 2] {
+    [Occupancy::Wide, Occupancy::Narrow].map(|occupancy| {
+        let options = Options { storage, occupancy: Some(occupancy), ..Options::default() };
+        block_on(Engine::new(options)).expect("these tests need a Vulkan adapter (mesa's lavapipe will do)")
+    })
 }
 
 /// Standard normals, told apart by `stream`.

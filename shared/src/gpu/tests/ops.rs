@@ -1,7 +1,7 @@
 //! Each operation alone, at shapes that do not suit the kernels, against its definition.
 
 use super::super::{Engine, Kernel, WeightStorage, block_on};
-use super::{engine, normals, reference, relative, theta};
+use super::{engine, engines, normals, reference, relative, theta};
 use crate::graph::{Graph, Init, NodeId, Op, Shape, TimeFeatures};
 
 /// A small network under construction.
@@ -40,8 +40,8 @@ impl Net {
     }
 }
 
-/// The engine's answer for `n` images is the definition's, within 2e-5 of the largest value.
-fn check(engine: &Engine, name: &str, net: &Net, n: usize) {
+/// The engines' answer for `n` images is the definition's, within 2e-5 of the largest value.
+fn check(engines: &[Engine], name: &str, net: &Net, n: usize) {
     let graph = &net.0;
     let theta = theta(graph, 3);
     let pixels: usize = graph.input_shape().iter().product();
@@ -54,17 +54,19 @@ fn check(engine: &Engine, name: &str, net: &Net, n: usize) {
             reference::forward(graph, &theta, &x[i * pixels..][..pixels], times, labels[i] as usize)
         })
         .collect();
-    let model = engine.load(std::slice::from_ref(graph), &[theta]).unwrap();
-    let mut plan = model.forward_plan(0, n).unwrap();
-    let got = block_on(plan.forward(&x, &times, &labels)).unwrap();
-    let error = relative(&got, &want);
-    println!("{name}: {error:.1e}");
-    assert!(error < 2e-5, "{name}: {error}");
+    for engine in engines {
+        let model = engine.load(std::slice::from_ref(graph), std::slice::from_ref(&theta)).unwrap();
+        let mut plan = model.forward_plan(0, n).unwrap();
+        let got = block_on(plan.forward(&x, &times, &labels)).unwrap();
+        let error = relative(&got, &want);
+        println!("{name}, {:?}: {error:.1e}", engine.occupancy());
+        assert!(error < 2e-5, "{name}, {:?}: {error}", engine.occupancy());
+    }
 }
 
 #[test]
 fn convolutions() {
-    let engine = engine(WeightStorage::F16);
+    let engines = engines(WeightStorage::F16);
     for (c, out, edge, n) in [(3, 5, 6, 1), (1, 16, 9, 3), (20, 7, 5, 2), (36, 33, 8, 1), (8, 68, 17, 12), (16, 72, 32, 18)] {
         for (kernel, stride, pad) in [(1, 1, [0, 0]), (3, 1, [1, 1]), (3, 2, [1, 1]), (3, 2, [0, 1]), (3, 1, [0, 0]), (3, 1, [1, 0])] {
             if n > 4 && (kernel, stride) != (3, 1) {
@@ -72,14 +74,14 @@ fn convolutions() {
             }
             let mut net = Net::new([c, edge, edge - 1]);
             net.conv(0, out, kernel, stride, pad);
-            check(&engine, &format!("conv {c}->{out} at {edge}, kernel {kernel}, stride {stride}, pad {pad:?}, {n} images"), &net, n);
+            check(&engines, &format!("conv {c}->{out} at {edge}, kernel {kernel}, stride {stride}, pad {pad:?}, {n} images"), &net, n);
         }
     }
 }
 
 #[test]
 fn convolution_epilogue_and_sources() {
-    let engine = engine(WeightStorage::F16);
+    let engines = engines(WeightStorage::F16);
     for c in [4, 6] {
         let mut net = Net::new([c, 6, 4]);
         let t = net.time(0, 8);
@@ -93,20 +95,20 @@ fn convolution_epilogue_and_sources() {
         let up = net.add(Op::Upsample2x, &[y]);
         let z = net.conv(up, 5, 3, 1, [1, 1]);
         net.norm(z, 5, false);
-        check(&engine, &format!("residual block on {c} channels"), &net, 3);
+        check(&engines, &format!("residual block on {c} channels"), &net, 3);
         // Views that are results have to be made.
         net.0.output = up;
-        check(&engine, "an upsampled result", &net, 2);
+        check(&engines, "an upsampled result", &net, 2);
         net.0.output = cat;
-        check(&engine, "a concatenated result", &net, 2);
+        check(&engines, "a concatenated result", &net, 2);
         net.0.output = 0;
-        check(&engine, "the input as the result", &net, 2);
+        check(&engines, "the input as the result", &net, 2);
     }
 }
 
 #[test]
 fn norms() {
-    let engine = engine(WeightStorage::F16);
+    let engines = engines(WeightStorage::F16);
     for (c, groups, h, w) in [
         (12, 4, 5, 3),
         (24, 4, 7, 7),
@@ -122,12 +124,12 @@ fn norms() {
         for silu in [false, true] {
             let mut net = Net::new([c, h, w]);
             net.norm(0, groups, silu);
-            check(&engine, &format!("norm of {c} channels in {groups} groups at {h}x{w}"), &net, 3);
+            check(&engines, &format!("norm of {c} channels in {groups} groups at {h}x{w}"), &net, 3);
             let mut net = Net::new([c, h, w]);
             let t = net.time(0, 8);
             let v = net.add(Op::Linear { out: 2 * c }, &[t]);
             net.add(Op::GroupNorm { groups, eps: 1e-6, scale_shift: true, silu }, &[0, v]);
-            check(&engine, &format!("scaled norm of {c} channels in {groups} groups at {h}x{w}"), &net, 2);
+            check(&engines, &format!("scaled norm of {c} channels in {groups} groups at {h}x{w}"), &net, 2);
         }
     }
 }
@@ -147,21 +149,58 @@ fn a_norm_far_from_zero_keeps_its_digits() {
 }
 
 #[test]
+fn norms_inside_convolutions() {
+    // Statistics of tiles put together: groups of every kind, two sources, several images, a map that tiles do not divide.
+    let engines = engines(WeightStorage::F16);
+    for (c, groups, skip, silu) in [(16, 16, 16, true), (16, 8, 16, false), (32, 4, 16, true), (24, 2, 24, true), (200, 5, 40, true)] {
+        for (h, w) in [(7, 7), (9, 5)] {
+            let mut net = Net::new([4, h, w]);
+            let t = net.time(0, 8);
+            let scale = net.add(Op::Linear { out: 2 * c }, &[t]);
+            let a = net.conv(0, c, 3, 1, [1, 1]);
+            let b = net.conv(0, skip, 3, 1, [1, 1]);
+            let y = net.add(Op::GroupNorm { groups, eps: 1e-6, scale_shift: true, silu }, &[a, scale]);
+            let y = net.conv(y, c, 3, 1, [1, 1]);
+            let cat = net.add(Op::Concat, &[y, b]);
+            let y = net.norm(cat, groups, silu);
+            net.add(Op::Conv2d { out: 8, kernel: 3, stride: 1, pad: [1, 1], channel_bias: false, residual: false }, &[y]);
+            check(&engines, &format!("norms of {c} and {skip} channels in {groups} groups inside convolutions at {h}x{w}"), &net, 3);
+        }
+    }
+    // Mean 100, deviation about 1, as in the norm's own test.
+    for engine in self::engines(WeightStorage::F32) {
+        let mut net = Net::new([8, 12, 12]);
+        let a = net.conv(0, 8, 1, 1, [0, 0]);
+        let y = net.norm(a, 2, false);
+        net.conv(y, 8, 1, 1, [0, 0]);
+        let mut theta = theta(&net.0, 3);
+        let bias = net.0.params[net.0.nodes[a].params[1]].range();
+        theta[bias].iter_mut().for_each(|b| *b += 100.0);
+        let x = normals(8, 8 * 144);
+        let want = reference::forward(&net.0, &theta, &x, &[], 0);
+        let mut plan = engine.load(std::slice::from_ref(&net.0), &[theta]).unwrap().forward_plan(0, 1).unwrap();
+        assert_eq!(plan.dispatches(), 2);
+        let error = relative(&block_on(plan.forward(&x, &[], &[])).unwrap(), &want);
+        assert!(error < 1e-4, "{error}");
+    }
+}
+
+#[test]
 fn attention() {
-    let engine = engine(WeightStorage::F16);
+    let engines = engines(WeightStorage::F16);
     for (c, heads, h, w) in
         [(8, 1, 3, 3), (16, 2, 6, 6), (24, 3, 7, 7), (128, 1, 5, 4), (72, 1, 8, 8), (12, 4, 5, 5), (10, 2, 4, 4), (64, 2, 16, 16)]
     {
         let mut net = Net::new([c, h, w]);
         let parts: Vec<usize> = (0..3).map(|_| net.conv(0, c, 1, 1, [0, 0])).collect();
         net.add(Op::Attention { heads }, &parts);
-        check(&engine, &format!("attention, {heads} heads on {c} channels at {h}x{w}"), &net, 2);
+        check(&engines, &format!("attention, {heads} heads on {c} channels at {h}x{w}"), &net, 2);
     }
 }
 
 #[test]
 fn vectors() {
-    let engine = engine(WeightStorage::F16);
+    let engines = engines(WeightStorage::F16);
     let mut net = Net::new([5, 1, 1]);
     net.0.classes = 7;
     let (t, s) = (net.time(0, 10), net.time(1, 6));
@@ -181,31 +220,31 @@ fn vectors() {
     let x = net.add(Op::Concat, &[x, v]);
     let x = net.add(Op::DivideByTime { slot: 1 }, &[x]);
     net.add(Op::Add, &[x, x]);
-    check(&engine, "vectors", &net, 9);
+    check(&engines, "vectors", &net, 9);
     net.0.output = e;
-    check(&engine, "a vector that is only times and labels", &net, 5);
+    check(&engines, "a vector that is only times and labels", &net, 5);
     let frequencies = TimeFeatures::Fourier { flip_sin_to_cos: false };
     let mut net = Net::new([4, 3, 3]);
     net.0.times = 1;
     net.add(Op::TimeEmbed { slot: 0, dim: 14, features: frequencies }, &[]);
-    check(&engine, "Fourier features", &net, 3);
+    check(&engines, "Fourier features", &net, 3);
 }
 
 #[test]
 fn moves() {
-    let engine = engine(WeightStorage::F16);
+    let engines = engines(WeightStorage::F16);
     for (c, block, h, w) in [(3, 2, 6, 4), (1, 4, 8, 8), (5, 3, 3, 6)] {
         let mut net = Net::new([c, h, w]);
         let x = net.add(Op::SpaceToDepth { block }, &[0]);
-        check(&engine, "space to depth", &net, 2);
+        check(&engines, "space to depth", &net, 2);
         let x = net.conv(x, 2 * block * block, 3, 1, [1, 1]);
         net.add(Op::DepthToSpace { block }, &[x]);
-        check(&engine, "depth to space", &net, 2);
+        check(&engines, "depth to space", &net, 2);
         let x = net.add(Op::Silu, &[0]);
         let x = net.add(Op::Add, &[x, 0]);
         let x = net.add(Op::MeanPool, &[x]);
         net.add(Op::Linear { out: 3 }, &[x]);
-        check(&engine, "mean", &net, 3);
+        check(&engines, "mean", &net, 3);
     }
 }
 
