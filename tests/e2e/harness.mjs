@@ -68,6 +68,7 @@ export async function visitFirefox({ webgpu }, address, use) {
     page.on("console", (m) => { if (m.type() === "error") faults.push(`console: ${m.text()}`); });
     await page.goto(address);
     await use({
+      goto: (address) => page.goto(address),
       evaluate: (f, argument) => page.evaluate(f, argument),
       waitForFunction: (f, argument, options) => page.waitForFunction(f, options, argument),
       textContent: (selector) => page.$eval(selector, (e) => e.textContent),

@@ -60,6 +60,8 @@ pub enum ToWorker {
         /// The model.
         key: String,
     },
+    /// Measure; answered by one [`FromWorker::Measured`], [`FromWorker::Cancelled`] or [`FromWorker::DrawFailed`].
+    Measure(Trial),
     /// Draw; answered by [`FromWorker::Slice`]s and one [`FromWorker::Done`], [`FromWorker::Cancelled`] or [`FromWorker::DrawFailed`].
     Draw(Job),
     /// Stop all jobs up to this number.
@@ -111,6 +113,32 @@ pub struct Job {
     pub path: bool,
     /// The seed to travel to: image k of n takes the noise a part `k / (n - 1)` of the way to it, all of them at index `first`.
     pub to: Option<u64>,
+}
+
+/// One configuration to measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// What to draw, all of it at once.
+    pub job: Job,
+    /// On the CPU, whatever draws the pictures.
+    pub cpu: bool,
+    /// Of the job's network calls the first one alone.
+    pub call: bool,
+}
+
+/// What a trial found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Time of each run, milliseconds, in order; the runs that prepare are not among them.
+    pub ms: Vec<f64>,
+    /// Network calls an image.
+    pub calls: usize,
+    /// Multiply-accumulates of one run.
+    pub macs: u64,
+    /// Kernels that a run starts on the GPU; 0 on the CPU.
+    pub dispatches: usize,
+    /// The network's time inputs in the call; empty unless one call was measured.
+    pub times: Vec<f32>,
 }
 
 /// Who computes.
@@ -262,6 +290,14 @@ pub enum FromWorker {
         number: u32,
         /// Time computed, milliseconds; compiling kernels not included.
         ms: f64,
+    },
+    /// A trial is finished. Of a single call, the message's array holds the images that the network was given, then its answers:
+    /// f32 `[count, C, H, W]` each.
+    Measured {
+        /// The job.
+        number: u32,
+        /// What it found.
+        measurement: Measurement,
     },
     /// A job was stopped.
     Cancelled {

@@ -200,7 +200,7 @@ impl App {
         ui.field_seed2.set_hidden(!travels);
         ui.field_image.set_hidden(!matches!(self.link.view, View::Path | View::Travel));
         ui.image.set_value(&(self.link.image.unwrap_or(0) + 1).to_string());
-        ui.field_count.set_hidden(!matches!(self.link.view, View::Draw | View::Compare | View::Bench));
+        ui.field_count.set_hidden(!matches!(self.link.view, View::Draw | View::Compare));
         ui.count.set_value(&self.link.count.to_string());
         text(&ui.count_out, &self.link.count.to_string());
         ui.backend.set_value(self.choice.word());

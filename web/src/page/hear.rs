@@ -48,7 +48,15 @@ impl App {
             FromWorker::Started { number, calls, levels } => self.with_run(number, false, |run| run.start(calls, levels)),
             FromWorker::Slice { number, first, ms } => self.with_run(number, false, |run| run.take(first, ms, &data)),
             FromWorker::Done { number, ms } => self.with_run(number, true, |run| run.finish(ms)),
+            FromWorker::Measured { number, measurement } => {
+                self.measured(number, measurement, &data);
+                self.with_run(number, true, |_| ());
+            }
             FromWorker::Cancelled { number } => self.with_run(number, true, Run::cancel),
+            FromWorker::DrawFailed { number, message } if self.has_measured(number) => {
+                self.unmeasured(number, &message);
+                self.with_run(number, true, Run::fail);
+            }
             FromWorker::DrawFailed { number, message } => {
                 self.with_run(number, true, Run::fail);
                 self.problem(&format!("The pictures could not be drawn: {message}."), None);

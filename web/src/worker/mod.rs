@@ -7,6 +7,7 @@ mod cache;
 mod download;
 mod draw;
 mod engine;
+mod measure;
 mod model;
 mod path;
 
@@ -184,6 +185,7 @@ impl Worker {
                         self.draw(&engine, &job, false).await;
                     }
                 }
+                ToWorker::Measure(trial) => self.measure(&engine, &trial).await,
                 ToWorker::Open { .. } | ToWorker::Abort { .. } | ToWorker::Cancel { .. } => {}
             }
         }

@@ -8,6 +8,10 @@ use limbeck_shared::denoiser::{self, Lowered, Net, Step};
 use limbeck_shared::program;
 use limbeck_shared::{Error, Result, cpu, gpu};
 
+mod trial;
+
+pub use trial::Prepared;
+
 /// Numbers of steps offered where a bundle leaves them open.
 const OPEN_STEPS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 
@@ -155,16 +159,11 @@ impl Model {
     pub async fn prepare(&mut self, engine: &Engine, lowered: &Lowered, wanted: usize) -> Result<usize> {
         let Engine::Gpu { engine, software } = engine else {
             self.gpu = None;
-            if self.nets.is_empty() {
-                let pairs = self.bundle.graphs.iter().zip(&self.bundle.thetas);
-                self.nets = pairs.map(|(g, t)| cpu::Net::new(g.clone(), t.clone())).collect::<Result<_>>()?;
-            }
+            self.load_nets()?;
             return Ok(wanted);
         };
-        let mut loaded = match self.gpu.take() {
-            Some(loaded) => loaded,
-            None => Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plan: None },
-        };
+        let model = self.load_gpu(engine)?;
+        let mut loaded = self.gpu.take().unwrap_or(Loaded { model, plan: None });
         if let Some(p) = loaded.plan.take_if(|p| p.lowered == *lowered && p.wanted == wanted) {
             let slice = p.slice;
             loaded.plan = Some(p);
@@ -188,6 +187,24 @@ impl Model {
         loaded.plan = Some(Planned { lowered: lowered.clone(), wanted, slice, plan });
         self.gpu = Some(loaded);
         Ok(slice)
+    }
+
+    /// Gives the networks to the CPU interpreter, once.
+    fn load_nets(&mut self) -> Result<()> {
+        if self.nets.is_empty() {
+            let pairs = self.bundle.graphs.iter().zip(&self.bundle.thetas);
+            self.nets = pairs.map(|(g, t)| cpu::Net::new(g.clone(), t.clone())).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the networks to the device, once.
+    fn load_gpu(&mut self, engine: &gpu::Engine) -> Result<gpu::GpuModel> {
+        let loaded = match &mut self.gpu {
+            Some(loaded) => loaded,
+            slot => slot.insert(Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plan: None }),
+        };
+        Ok(loaded.model.clone())
     }
 
     async fn warm_up(&self, model: &gpu::GpuModel, images: usize) -> Result<()> {
