@@ -10,7 +10,7 @@ use wasm_bindgen::prelude::*;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
-    /// WebGPU on a real GPU, else the CPU.
+    /// The faster one for each model, where there is a real GPU; else the CPU.
     #[default]
     Auto,
     /// WebGPU on whatever adapter there is, a software one too.
@@ -47,6 +47,8 @@ pub enum ToWorker {
     Setup {
         /// The wish.
         choice: Choice,
+        /// What former races found on this device.
+        races: Vec<Race>,
     },
     /// Read a bundle and keep it under `key`.
     Open {
@@ -113,6 +115,9 @@ pub struct Job {
     pub path: bool,
     /// The seed to travel to: image k of n takes the noise a part `k / (n - 1)` of the way to it, all of them at index `first`.
     pub to: Option<u64>,
+    /// The classes at both ends of a travel: image k of n lies a part `k / (n - 1)` of the way between their embeddings. The labels
+    /// then only name the nearer one.
+    pub blend: Option<[u32; 2]>,
 }
 
 /// One configuration to measure.
@@ -141,8 +146,21 @@ pub struct Measurement {
     pub times: Vec<f32>,
 }
 
+/// What a race of the two interpreters found: both called the same network on the same images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Race {
+    /// The adapter's name.
+    pub adapter: String,
+    /// SHA-256 of the model's file.
+    pub sha256: String,
+    /// Milliseconds on the adapter.
+    pub gpu: f64,
+    /// Milliseconds on the CPU.
+    pub cpu: f64,
+}
+
 /// Who computes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineInfo {
     /// `webgpu` or `cpu`.
     pub backend: String,
@@ -150,6 +168,8 @@ pub struct EngineInfo {
     pub adapter: String,
     /// The adapter computes on the CPU.
     pub software: bool,
+    /// The adapter that is open, also where the CPU computes because it is faster.
+    pub gpu: Option<String>,
     /// Why this one, in a sentence; empty where there is nothing to explain.
     pub note: String,
 }
@@ -237,6 +257,8 @@ pub enum FromWorker {
     Serving,
     /// Who computes from now on.
     Engine(EngineInfo),
+    /// A race was run.
+    Raced(Race),
     /// A download goes on.
     Progress {
         /// The model.

@@ -3,7 +3,7 @@
 use super::App;
 use super::ui::{attr, duration, figure, plural, text};
 use super::want::Place;
-use crate::protocol::{Job, Measurement, ModelInfo, ToWorker, Trial};
+use crate::protocol::{Choice, EngineInfo, Job, Measurement, ModelInfo, ToWorker, Trial};
 use js_sys::Float32Array;
 use std::fmt::Write;
 use wasm_bindgen::{JsCast, JsValue};
@@ -40,6 +40,15 @@ impl Bench {
         !self.rows.is_empty() && self.rows.iter().all(|r| r.found.is_some())
     }
 
+    /// One image on each engine, in a sentence.
+    fn verdict(&self) -> String {
+        let whole = |row: &&Row| row.trial.job.count == 1 && !row.trial.call;
+        let single = |row: &&Row| row.trial.job.count == 1 && !self.rows.iter().any(|r| !r.trial.call);
+        let images = self.rows.iter().filter(|r| whole(r) || single(r));
+        let parts: Vec<_> = images.filter_map(|r| Some(format!("{} on {}", duration(median(r.measurement()?)), r.on()))).collect();
+        if parts.is_empty() { "How fast does this device draw?".into() } else { format!("An image takes {}.", parts.join(", ")) }
+    }
+
     /// The rows, for tests.
     pub fn facts(&self) -> Vec<serde_json::Value> {
         let fact = |row: &Row| {
@@ -74,6 +83,10 @@ impl Bench {
 impl Row {
     fn measurement(&self) -> Option<&Measurement> {
         self.found.as_ref()?.as_ref().ok()
+    }
+
+    fn on(&self) -> &'static str {
+        if self.trial.cpu { "the CPU" } else { "WebGPU" }
     }
 
     fn what(&self) -> String {
@@ -115,14 +128,10 @@ impl App {
         let (Some((job, info)), Some(engine)) = (self.job(Place::Grid(0)), &self.engine_info) else {
             return self.say("There is no model to measure yet.");
         };
-        let mut engines = vec![];
-        if engine.backend == "webgpu" {
-            engines.push(("WebGPU", false));
-        }
-        if engines.is_empty() || self.choice == crate::protocol::Choice::Auto {
-            engines.push(("CPU", true));
-        }
-        self.bench = Bench { subject: subject(&info, &engine.adapter), ..Bench::default() };
+        // Where the choice is the page's, both that there are.
+        let all = [("WebGPU", false, engine.gpu.is_some()), ("CPU", true, engine.gpu.is_none() || self.choice == Choice::Auto)];
+        let engines: Vec<_> = all.into_iter().filter(|e| e.2).map(|e| (e.0, e.1)).collect();
+        self.bench = Bench { subject: subject(&info, engine), ..Bench::default() };
         for (engine, cpu) in engines {
             let steps = self.calls(&job, &info) > 1;
             for call in [true, false].into_iter().filter(|call| *call || steps) {
@@ -193,9 +202,10 @@ impl App {
         let ui = &self.ui;
         let words = match (self.info(0), &self.engine_info) {
             _ if !self.bench.rows.is_empty() => self.bench.subject.clone(),
-            (Some(info), Some(engine)) => subject(&info, &engine.adapter),
+            (Some(info), Some(engine)) => subject(&info, engine),
             _ => "There is no model to measure yet.".into(),
         };
+        text(&ui.bench_verdict, &self.bench.verdict());
         text(&ui.bench_line, &words);
         ui.bench_table.set_hidden(self.bench.rows.is_empty());
         ui.bench_copy.set_disabled(self.bench.rows.iter().all(|r| r.found.is_none()));
@@ -228,9 +238,10 @@ impl App {
 }
 
 /// What is measured, in words.
-fn subject(info: &ModelInfo, adapter: &str) -> String {
+fn subject(info: &ModelInfo, engine: &EngineInfo) -> String {
     let params = figure(info.params.iter().sum::<usize>() as f64);
     let macs = figure(info.macs.iter().copied().max().unwrap_or(0) as f64);
     let hash: String = info.sha256.chars().take(8).collect();
+    let adapter = engine.gpu.as_ref().map_or_else(|| format!("CPU: {}", engine.adapter), |gpu| format!("WebGPU: {gpu}"));
     format!("{} ({hash}): {params} parameters, {macs} multiply-adds a call. {adapter}.", info.name)
 }

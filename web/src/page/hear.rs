@@ -14,7 +14,8 @@ impl App {
         if self.drawing() {
             self.post(ToWorker::Cancel { upto: self.jobs }, None);
         }
-        self.post(ToWorker::Setup { choice: self.choice }, None);
+        let races = self.recall_races();
+        self.post(ToWorker::Setup { choice: self.choice, races }, None);
     }
 
     pub fn hear(&mut self, message: FromWorker, data: JsValue) {
@@ -41,6 +42,7 @@ impl App {
                 self.engine_info = Some(info);
                 self.settle();
             }
+            FromWorker::Raced(race) => self.keep_race(race),
             FromWorker::Progress { key, received, total } => self.progress(&key, received, total),
             FromWorker::Opened { key, info } => self.opened(key, *info),
             FromWorker::OpenFailed { key, message } => self.open_failed(key, &message),

@@ -24,6 +24,7 @@ mod path;
 mod png;
 mod probe;
 mod problem;
+mod races;
 mod run;
 mod share;
 mod shelf;

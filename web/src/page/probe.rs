@@ -89,8 +89,16 @@ fn call(k: JsValue) -> JsValue {
 /// Puts the functions in place.
 pub fn install(window: &Window) {
     let probe = Object::new();
-    let functions: [(&str, Read); 8] =
-        [("pixels", pixels), ("draw", draw), ("engine", engine), ("backend", backend), ("link", link), ("jobs", jobs), ("bench", bench), ("call", call)];
+    let functions: [(&str, Read); 8] = [
+        ("pixels", pixels),
+        ("draw", draw),
+        ("engine", engine),
+        ("backend", backend),
+        ("link", link),
+        ("jobs", jobs),
+        ("bench", bench),
+        ("call", call),
+    ];
     for (name, function) in functions {
         let closure = Closure::<dyn FnMut(JsValue) -> JsValue>::new(function);
         let function: &Function = closure.as_ref().unchecked_ref();

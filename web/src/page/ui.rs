@@ -97,6 +97,7 @@ elements! {
     travel_place: HtmlInputElement = "travel-place",
     travel_out: HtmlElement = "travel-out",
     travel_save: HtmlButtonElement = "travel-save",
+    bench_verdict: HtmlElement = "bench-verdict",
     bench_line: HtmlElement = "bench-line",
     bench_rows: HtmlElement = "bench-rows",
     bench_table: HtmlElement = "bench-table",

@@ -79,14 +79,16 @@ impl App {
             first: 0,
             path: false,
             to: None,
+            blend: None,
         };
         let label = labels(&info, self.link.class, image as usize + 1)[image as usize];
         let job = match place {
             Place::Grid(_) => Job { labels: labels(&info, self.link.class, count), ..grid },
             Place::Path(_) => Job { labels: vec![label], count: 1, first: image.into(), path: true, ..grid },
             Place::Travel => {
-                let labels = travel::labels(&info, label, self.link.class2);
-                Job { labels, count: travel::FRAMES, first: image.into(), to: Some(self.seed2()), ..grid }
+                let ends = travel::classes(&info, label, self.link.class2);
+                let blend = Some(ends).filter(|[from, to]| from != to);
+                Job { labels: travel::labels(ends), count: travel::FRAMES, first: image.into(), to: Some(self.seed2()), blend, ..grid }
             }
         };
         Some((job, info))

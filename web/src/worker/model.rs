@@ -6,6 +6,7 @@ use crate::protocol::{Job, ModelInfo, Way};
 use limbeck_shared::bundle::{self, Bundle, MAX_STEPS};
 use limbeck_shared::denoiser::{self, Lowered, Net, Step};
 use limbeck_shared::program;
+use limbeck_shared::travel::blend_classes;
 use limbeck_shared::{Error, Result, cpu, gpu};
 
 mod trial;
@@ -23,6 +24,14 @@ pub struct Model {
     nets: Vec<cpu::Net>,
     /// The GPU's weights and its last plan, once it has been used.
     gpu: Option<Loaded>,
+    /// The same model with the way between two classes in its label tables, once it has been travelled.
+    blend: Option<Box<Blend>>,
+}
+
+struct Blend {
+    classes: [u32; 2],
+    frames: usize,
+    model: Model,
 }
 
 struct Loaded {
@@ -66,12 +75,17 @@ impl Model {
             let [channels, height, width] = bundle.meta.image.shape();
             return Err(format!("`{}` draws points, {channels} x {height} x {width}; this page shows images.", bundle.meta.name));
         }
-        Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None })
+        Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None, blend: None })
     }
 
     /// The model's name.
     pub fn name(&self) -> String {
         self.bundle.meta.name.clone()
+    }
+
+    /// SHA-256 of the file.
+    pub fn sha256(&self) -> String {
+        self.bundle.sha256.clone()
     }
 
     /// What the page is told.
@@ -138,11 +152,34 @@ impl Model {
             return Err(Error::call("images on a path", job.count, "1"));
         }
         let lowered = denoiser::lower_keeping(&program, &spec, &keep)?;
-        let rows = self.bundle.meta.classes.len() + usize::from(self.bundle.meta.null_label.is_some());
+        let rows = self.bundle.graphs.iter().map(|g| g.classes).max().unwrap_or(0);
         if let Some(label) = job.labels.iter().find(|&&l| rows > 0 && l as usize >= rows) {
             return Err(Error::call("class", label, format!("0 to {}", rows.saturating_sub(1))));
         }
         Ok((lowered, program.evals(), levels))
+    }
+
+    /// The model that draws a job, and the job as it understands it: of a travel between classes, the one that knows the way.
+    ///
+    /// # Errors
+    /// If the model has no such classes.
+    pub fn for_job(&mut self, job: &Job) -> Result<(&mut Model, Job)> {
+        let Some(classes) = job.blend else { return Ok((self, job.clone())) };
+        let frames = job.count;
+        let first = self.bundle.graphs.iter().map(|g| g.classes).max().unwrap_or(0);
+        let blend = match self.blend.take().filter(|b| b.classes == classes && b.frames == frames) {
+            Some(blend) => blend,
+            None => {
+                let mut bundle = self.bundle.clone();
+                for (graph, theta) in bundle.graphs.iter_mut().zip(&mut bundle.thetas).filter(|(g, _)| g.classes > 0) {
+                    (*graph, *theta) = blend_classes(graph, theta, classes, frames)?;
+                }
+                let model = Model { bundle, bytes: self.bytes, nets: vec![], gpu: None, blend: None };
+                Box::new(Blend { classes, frames, model })
+            }
+        };
+        let labels = (first..first + frames).map(|l| l as u32).collect();
+        Ok((&mut self.blend.insert(blend).model, Job { labels, blend: None, ..job.clone() }))
     }
 
     /// Multiply-accumulates for one image.
@@ -157,7 +194,7 @@ impl Model {
     /// # Errors
     /// [`Error::Gpu`] if the device fails.
     pub async fn prepare(&mut self, engine: &Engine, lowered: &Lowered, wanted: usize) -> Result<usize> {
-        let Engine::Gpu { engine, software } = engine else {
+        let Engine::Gpu { engine, software, .. } = engine else {
             self.gpu = None;
             self.load_nets()?;
             return Ok(wanted);
@@ -250,6 +287,6 @@ impl Model {
 
     /// Forgets what belongs to a device.
     pub fn forget_plan(&mut self) {
-        self.gpu = None;
+        (self.gpu, self.blend) = (None, None);
     }
 }

@@ -1,0 +1,83 @@
+//! The automatic choice: both interpreters call a model's network once or twice, and the faster one draws with it from then on.
+
+use super::Worker;
+use super::engine::Engine;
+use super::model::Model;
+use crate::protocol::{Choice, FromWorker, Job, Race};
+use crate::timer;
+use limbeck_shared::Result;
+
+/// Images of a race's call: between one image, which leaves a GPU idle, and a grid.
+const IMAGES: usize = 4;
+/// Multiply-accumulates that a race may ask of the CPU, about a quarter of a second. A network too large for it is the GPU's.
+const MACS: u64 = 1_500_000_000;
+/// Runs that count, the best of them, unless they take longer than this many milliseconds.
+const RUNS: usize = 3;
+const LONG: f64 = 150.0;
+
+impl Worker {
+    /// The CPU is to draw this job although there is a device, by a race run now or remembered. Tells the page who draws, and why.
+    pub async fn prefers_cpu(&self, engine: &Engine, job: &Job) -> bool {
+        let Engine::Gpu { name, .. } = engine else { return false };
+        if self.choice.get() != Choice::Auto {
+            return false;
+        }
+        let Some(mut model) = self.models.borrow_mut().remove(&job.key) else { return false };
+        let found = |races: &[Race]| races.iter().find(|r| r.adapter == *name && r.sha256 == model.sha256()).cloned();
+        let known = found(&self.races.borrow());
+        let race = match known {
+            Some(race) => Some(race),
+            // A device that fails does so again while it draws, where that is handled.
+            None => race(engine, name, &mut model, job).await.ok().flatten().inspect(|race| {
+                self.races.borrow_mut().push(race.clone());
+                self.post(&FromWorker::Raced(race.clone()), None);
+            }),
+        };
+        let title = model.name();
+        self.models.borrow_mut().entry(job.key.clone()).or_insert(model);
+        let cpu = race.as_ref().is_some_and(|r| r.cpu < r.gpu);
+        let words = |r: Race| {
+            let ms = |v: f64| if v < 9.95 { format!("{v:.1} ms") } else { format!("{v:.0} ms") };
+            let (first, second, loser) = if cpu { (r.cpu, r.gpu, format!("WebGPU ({name})")) } else { (r.gpu, r.cpu, "the CPU".into()) };
+            format!("Both were tried on `{title}`, which takes {} here and {} on {loser}.", ms(first), ms(second))
+        };
+        let note = race.map_or(String::new(), words);
+        let info = if cpu { Engine::Cpu.info(note) } else { engine.info(note) };
+        let info = crate::protocol::EngineInfo { gpu: Some(name.clone()), ..info };
+        if self.told.borrow().as_ref() != Some(&info) {
+            self.tell(info);
+        }
+        cpu
+    }
+}
+
+/// Runs a race; none if the network is too large for the CPU to be in question.
+async fn race(engine: &Engine, name: &str, model: &mut Model, job: &Job) -> Result<Option<Race>> {
+    let job = Job { count: 1, path: false, to: None, blend: None, ..job.clone() };
+    let macs = model.prepare_trial(&Engine::Cpu, &job, true)?.macs(model);
+    let count = IMAGES.min((MACS / macs.max(1)) as usize);
+    if count == 0 {
+        return Ok(None);
+    }
+    let job = Job { count, ..job };
+    let gpu = best(engine, model, &job).await?;
+    let cpu = best(&Engine::Cpu, model, &job).await?;
+    Ok(Some(Race { adapter: name.to_owned(), sha256: model.sha256(), gpu, cpu }))
+}
+
+/// Milliseconds of the best run, after one that compiles kernels.
+async fn best(engine: &Engine, model: &mut Model, job: &Job) -> Result<f64> {
+    let mut prepared = model.prepare_trial(engine, job, true)?;
+    let (mut best, mut sum) = (f64::INFINITY, 0.0);
+    model.run_trial(&mut prepared, job).await?;
+    for _ in 0..RUNS {
+        let begin = timer::now();
+        model.run_trial(&mut prepared, job).await?;
+        let ms = timer::now() - begin;
+        (best, sum) = (best.min(ms), sum + ms);
+        if sum > LONG {
+            break;
+        }
+    }
+    Ok(best)
+}
