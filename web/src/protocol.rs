@@ -2,7 +2,7 @@
 
 use js_sys::{Object, Reflect};
 use limbeck_shared::bundle::GuidanceRange;
-use limbeck_shared::program::Sampler;
+use limbeck_shared::program::{ModelSpec, Sampler};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use wasm_bindgen::prelude::*;
 
@@ -157,6 +157,9 @@ pub struct Race {
     pub gpu: f64,
     /// Milliseconds on the CPU.
     pub cpu: f64,
+    /// The adapter's answer was another one than the CPU's.
+    #[serde(default)]
+    pub wrong: bool,
 }
 
 /// Who computes.
@@ -191,6 +194,8 @@ pub struct ModelInfo {
     pub guidance: Option<GuidanceSpec>,
     /// Ways of drawing, the default first.
     pub ways: Vec<Way>,
+    /// What sampler builders need to know.
+    pub spec: ModelSpec,
     /// Parameters of each network.
     pub params: Vec<usize>,
     /// Multiply-accumulates of one call of each network on one image.
@@ -245,6 +250,8 @@ pub struct Way {
     pub calls: usize,
     /// The bundle's own choice.
     pub default: bool,
+    /// The sampler takes any number of steps; this one is only among the usual ones.
+    pub open: bool,
 }
 
 /// From worker to page.

@@ -1,10 +1,12 @@
 //! The Bench view: how fast this device draws with the main model, on each interpreter that it has.
 
 use super::App;
+use super::run::{labels, way};
 use super::ui::{attr, duration, figure, plural, text};
 use super::want::Place;
 use crate::protocol::{Choice, EngineInfo, Job, Measurement, ModelInfo, ToWorker, Trial};
 use js_sys::Float32Array;
+use limbeck_shared::link::Class;
 use std::fmt::Write;
 use wasm_bindgen::{JsCast, JsValue};
 
@@ -90,7 +92,7 @@ impl Row {
     }
 
     fn what(&self) -> String {
-        if self.trial.call { "One network call".into() } else { plural(self.trial.job.steps, "step") }
+        if self.trial.call { "1 call".into() } else { plural(self.trial.job.steps, "step") }
     }
 
     fn cells(&self) -> Vec<String> {
@@ -133,10 +135,10 @@ impl App {
         let engines: Vec<_> = all.into_iter().filter(|e| e.2).map(|e| (e.0, e.1)).collect();
         self.bench = Bench { subject: subject(&info, engine), ..Bench::default() };
         for (engine, cpu) in engines {
-            let steps = self.calls(&job, &info) > 1;
+            let steps = way(&info, &self.link.models[0]).is_some_and(|w| w.calls > 1);
             for call in [true, false].into_iter().filter(|call| *call || steps) {
                 for count in BATCHES {
-                    let labels = super::run::labels(&info, limbeck_shared::link::Class::Each, count);
+                    let labels = labels(&info, Class::Each, count);
                     let trial = Trial { job: Job { count, labels, ..job.clone() }, cpu, call };
                     self.bench.rows.push(Row { trial, engine, found: None, data: None });
                 }
@@ -145,11 +147,6 @@ impl App {
         self.stopped = false;
         self.bench.running = Some(0);
         self.redraw();
-    }
-
-    /// Network calls of a job's program.
-    fn calls(&self, job: &Job, info: &ModelInfo) -> usize {
-        info.ways.iter().find(|w| w.sampler == job.sampler && w.steps == job.steps).map_or(1, |w| w.calls)
     }
 
     /// Asks the worker for the next row.

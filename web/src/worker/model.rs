@@ -100,6 +100,7 @@ impl Model {
             classes: meta.classes.clone(),
             guidance: meta.guidance.map(Into::into),
             ways: self.ways(),
+            spec: meta.spec(),
             params: self.bundle.graphs.iter().map(|g| g.param_count()).collect(),
             macs: self.bundle.graphs.iter().map(|g| g.macs()).collect(),
             method: meta.training.method.clone(),
@@ -131,7 +132,7 @@ impl Model {
                 let guidance = if meta.guidance_input { meta.guidance.map_or(1.0, |g| g.default) } else { 1.0 };
                 if let Ok(program) = program::build(spec.sampler, &meta.spec(), steps, guidance) {
                     let default = i == 0 && steps == spec.default_steps;
-                    ways.push(Way { sampler: spec.sampler, steps, calls: program.evals(), default });
+                    ways.push(Way { sampler: spec.sampler, steps, calls: program.evals(), default, open });
                 }
             }
         }
