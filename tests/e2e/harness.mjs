@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -68,6 +69,7 @@ export async function visitFirefox({ webgpu }, address, use) {
     page.on("console", (m) => { if (m.type() === "error") faults.push(`console: ${m.text()}`); });
     await page.goto(address);
     await use({
+      goto: (address) => page.goto(address),
       evaluate: (f, argument) => page.evaluate(f, argument),
       waitForFunction: (f, argument, options) => page.waitForFunction(f, options, argument),
       textContent: (selector) => page.$eval(selector, (e) => e.textContent),
@@ -131,6 +133,21 @@ export async function eventually(page, condition, argument) {
     await new Promise((soon) => setTimeout(soon, 50));
   }
 }
+
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+
+/** Fails with what axe-core calls serious or critical. */
+export async function audit(page, where) {
+  if (!(await page.evaluate(() => "axe" in window))) await page.addScriptTag({ path: AXE });
+  const { violations, passes } = await page.evaluate(() => axe.run());
+  assert.ok(passes.length > 10, "axe has looked");
+  const grave = violations.filter((v) => ["serious", "critical"].includes(v.impact));
+  const words = grave.map((v) => `${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => n.html).join(" ")}`);
+  assert.deepEqual(words, [], where);
+}
+
+/** The view has drawn everything, or, where it draws nothing, shows what it has. */
+export const settled = (page) => until(page, () => ["done", "ready"].includes(document.documentElement.dataset.state));
 
 export const done = (page) => until(page, () => document.documentElement.dataset.state === "done");
 export const failed = (page) => until(page, () => document.documentElement.dataset.state === "error");

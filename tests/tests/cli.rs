@@ -1,5 +1,6 @@
 //! The command line: what it writes, where, and how it says what is wrong.
 
+use limbeck::config::Arithmetic;
 use limbeck::sample::{self, Device, Labels, Request};
 use limbeck_tests::{Ended, Kind, Npy, largest_difference, model, run, succeed, write_model};
 use std::path::Path;
@@ -52,8 +53,16 @@ fn samples_are_what_the_library_draws() {
     let dir = folder.path();
     write_model(Kind::Teacher, dir, "teacher");
     let bundle = model(Kind::Teacher, "teacher");
-    let mut request =
-        Request { count: 5, seed: 3, labels: Labels::Each, sampler: None, steps: None, guidance: Some(2.5), device: Device::Cpu };
+    let mut request = Request {
+        count: 5,
+        seed: 3,
+        labels: Labels::Each,
+        sampler: None,
+        steps: None,
+        guidance: Some(2.5),
+        device: Device::Cpu,
+        precision: Arithmetic::F32,
+    };
     let mut clipped = 0;
     for (sampler, steps) in [("heun", 4), ("flow_euler", 6)] {
         (request.sampler, request.steps) = (Some(sampler.parse().unwrap()), Some(steps));

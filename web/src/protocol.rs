@@ -2,7 +2,7 @@
 
 use js_sys::{Object, Reflect};
 use limbeck_shared::bundle::GuidanceRange;
-use limbeck_shared::program::Sampler;
+use limbeck_shared::program::{ModelSpec, Sampler};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use wasm_bindgen::prelude::*;
 
@@ -10,7 +10,7 @@ use wasm_bindgen::prelude::*;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
-    /// WebGPU on a real GPU, else the CPU.
+    /// The faster one for each model, where there is a real GPU; else the CPU.
     #[default]
     Auto,
     /// WebGPU on whatever adapter there is, a software one too.
@@ -47,6 +47,8 @@ pub enum ToWorker {
     Setup {
         /// The wish.
         choice: Choice,
+        /// What former races found on this device.
+        races: Vec<Race>,
     },
     /// Read a bundle and keep it under `key`.
     Open {
@@ -60,6 +62,8 @@ pub enum ToWorker {
         /// The model.
         key: String,
     },
+    /// Measure; answered by one [`FromWorker::Measured`], [`FromWorker::Cancelled`] or [`FromWorker::DrawFailed`].
+    Measure(Trial),
     /// Draw; answered by [`FromWorker::Slice`]s and one [`FromWorker::Done`], [`FromWorker::Cancelled`] or [`FromWorker::DrawFailed`].
     Draw(Job),
     /// Stop all jobs up to this number.
@@ -111,10 +115,55 @@ pub struct Job {
     pub path: bool,
     /// The seed to travel to: image k of n takes the noise a part `k / (n - 1)` of the way to it, all of them at index `first`.
     pub to: Option<u64>,
+    /// The classes at both ends of a travel: image k of n lies a part `k / (n - 1)` of the way between their embeddings. The labels
+    /// then only name the nearer one.
+    pub blend: Option<[u32; 2]>,
+}
+
+/// One configuration to measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// What to draw, all of it at once.
+    pub job: Job,
+    /// On the CPU, whatever draws the pictures.
+    pub cpu: bool,
+    /// Of the job's network calls the first one alone.
+    pub call: bool,
+}
+
+/// What a trial found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Time of each run, milliseconds, in order; the runs that prepare are not among them.
+    pub ms: Vec<f64>,
+    /// Network calls an image.
+    pub calls: usize,
+    /// Multiply-accumulates of one run.
+    pub macs: u64,
+    /// Kernels that a run starts on the GPU; 0 on the CPU.
+    pub dispatches: usize,
+    /// The network's time inputs in the call; empty unless one call was measured.
+    pub times: Vec<f32>,
+}
+
+/// What a race of the two interpreters found: both called the same network on the same images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Race {
+    /// The adapter's name.
+    pub adapter: String,
+    /// SHA-256 of the model's file.
+    pub sha256: String,
+    /// Milliseconds on the adapter.
+    pub gpu: f64,
+    /// Milliseconds on the CPU.
+    pub cpu: f64,
+    /// The adapter's answer was another one than the CPU's.
+    #[serde(default)]
+    pub wrong: bool,
 }
 
 /// Who computes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineInfo {
     /// `webgpu` or `cpu`.
     pub backend: String,
@@ -122,6 +171,8 @@ pub struct EngineInfo {
     pub adapter: String,
     /// The adapter computes on the CPU.
     pub software: bool,
+    /// The adapter that is open, also where the CPU computes because it is faster.
+    pub gpu: Option<String>,
     /// Why this one, in a sentence; empty where there is nothing to explain.
     pub note: String,
 }
@@ -143,6 +194,8 @@ pub struct ModelInfo {
     pub guidance: Option<GuidanceSpec>,
     /// Ways of drawing, the default first.
     pub ways: Vec<Way>,
+    /// What sampler builders need to know.
+    pub spec: ModelSpec,
     /// Parameters of each network.
     pub params: Vec<usize>,
     /// Multiply-accumulates of one call of each network on one image.
@@ -197,6 +250,8 @@ pub struct Way {
     pub calls: usize,
     /// The bundle's own choice.
     pub default: bool,
+    /// The sampler takes any number of steps; this one is only among the usual ones.
+    pub open: bool,
 }
 
 /// From worker to page.
@@ -209,6 +264,8 @@ pub enum FromWorker {
     Serving,
     /// Who computes from now on.
     Engine(EngineInfo),
+    /// A race was run.
+    Raced(Race),
     /// A download goes on.
     Progress {
         /// The model.
@@ -262,6 +319,14 @@ pub enum FromWorker {
         number: u32,
         /// Time computed, milliseconds; compiling kernels not included.
         ms: f64,
+    },
+    /// A trial is finished. Of a single call, the message's array holds the images that the network was given, then its answers:
+    /// f32 `[count, C, H, W]` each.
+    Measured {
+        /// The job.
+        number: u32,
+        /// What it found.
+        measurement: Measurement,
     },
     /// A job was stopped.
     Cancelled {

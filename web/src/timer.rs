@@ -51,6 +51,18 @@ impl Debounce {
     }
 }
 
+/// A duration for reading.
+pub fn duration(ms: f64) -> String {
+    match ms {
+        ms if ms < 9.95 => format!("{ms:.1} ms"),
+        ms if ms < 999.5 => format!("{ms:.0} ms"),
+        ms if ms < 99_950.0 => format!("{:.1} s", ms / 1e3),
+        ms if ms < 599_500.0 => format!("{:.0} s", ms / 1e3),
+        ms if ms < 3_600_000.0 => format!("{:.0} min", ms / 6e4),
+        ms => format!("{:.1} h", ms / 3.6e6),
+    }
+}
+
 /// The text of a thrown value.
 pub fn text_of(error: &JsValue) -> String {
     Reflect::get(error, &"message".into())

@@ -1,5 +1,6 @@
 //! What a model draws of the classes that it has been taught so far.
 
+use crate::config::Arithmetic;
 use crate::data::DataSpec;
 use crate::judge::{Judge, Measured};
 use crate::log::grid;
@@ -38,7 +39,16 @@ pub struct Measure<'a> {
 }
 
 pub(super) fn request(count: usize, seed: u64) -> Request {
-    Request { count, seed, labels: Labels::Each, sampler: None, steps: None, guidance: None, device: Device::Cpu }
+    Request {
+        count,
+        seed,
+        labels: Labels::Each,
+        sampler: None,
+        steps: None,
+        guidance: None,
+        device: Device::Cpu,
+        precision: Arithmetic::F32,
+    }
 }
 
 impl Measure<'_> {

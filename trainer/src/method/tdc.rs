@@ -74,6 +74,7 @@ pub fn span(schedule: &Schedule) -> [f64; 2] {
     match schedule {
         Schedule::Edm { .. } => [0.0, 1.0],
         Schedule::DdpmLinear { steps, .. } => [1.0 / f64::from(*steps), 1.0],
+        Schedule::DdpmZeroSnr { steps, .. } => [1.0 / f64::from(*steps), 1.0 - 1.0 / f64::from(*steps)],
         Schedule::Cosine | Schedule::Flow { .. } => [1e-3, 1.0 - 1e-3],
     }
 }

@@ -1,9 +1,10 @@
 //! The controls: reading them, and setting them to what is so.
 
 use super::App;
-use super::run::{guidance, way};
+use super::run::{guidance, way as way_of};
 use super::ui::{attr, options, plural, text};
 use crate::protocol::{Choice, ModelInfo, Way};
+use limbeck_shared::bundle::MAX_STEPS;
 use limbeck_shared::link::{Class, MAX_COUNT, MAX_MODELS, View};
 use limbeck_shared::program::Sampler;
 
@@ -11,6 +12,8 @@ use limbeck_shared::program::Sampler;
 const SEEDS: f64 = 1_000_000.0;
 /// The seed's slider goes through so many seeds.
 const NEAR: u64 = 1000;
+/// Most steps on the slider; a link may ask for more.
+const SLIDE: usize = 100;
 const SEED_IS: &str = "A seed is a whole number from 0 to 18446744073709551615.";
 
 /// A control with a new value; `live` while it still moves.
@@ -41,6 +44,10 @@ pub enum Control {
         live: bool,
     },
     Steps,
+    /// The number of steps of a sampler that takes any.
+    Slide {
+        live: bool,
+    },
     Guidance {
         live: bool,
     },
@@ -49,7 +56,7 @@ pub enum Control {
 
 impl Control {
     /// Every control's element, meaning and kind of event.
-    pub const ALL: [(&str, Control, &str); 25] = [
+    pub const ALL: [(&str, Control, &str); 27] = [
         ("model", Control::Model, "change"),
         ("with", Control::With(1), "change"),
         ("with-steps", Control::WithSteps(1), "change"),
@@ -72,6 +79,8 @@ impl Control {
         ("count", Control::Count { live: true }, "input"),
         ("count", Control::Count { live: false }, "change"),
         ("steps", Control::Steps, "change"),
+        ("slide", Control::Slide { live: true }, "input"),
+        ("slide", Control::Slide { live: false }, "change"),
         ("guidance", Control::Guidance { live: true }, "input"),
         ("guidance", Control::Guidance { live: false }, "change"),
         ("backend", Control::Backend, "change"),
@@ -118,6 +127,10 @@ impl App {
                 live
             }
             Control::Steps => self.choose_way(0, &self.ui.steps.value()),
+            Control::Slide { live } => {
+                self.link.models[0].steps = Some((self.ui.slide.value_as_number() as usize).clamp(1, MAX_STEPS));
+                live
+            }
             Control::WithSteps(side) => self.choose_way(side, &self.ui.beside(side).1.value()),
             Control::Class => {
                 let value = self.ui.class.value();
@@ -175,11 +188,13 @@ impl App {
 
     fn choose_way(&mut self, side: usize, value: &str) -> bool {
         if let Some(info) = self.info(side)
-            && let Some(way) = info.ways.iter().find(|w| way_value(w) == value)
+            && let Some(way) = info.ways.iter().find(|w| way_value(w) == value || sampler_value(w.sampler) == value)
         {
             let first = info.ways.iter().find(|w| w.default).map(|w| w.sampler);
             let choice = &mut self.link.models[side];
-            choice.steps = Some(way.steps);
+            // Another sampler that takes any number of steps keeps the slider where it is.
+            let kept = way_of(&info, choice).filter(|_| way.open && sampler_value(way.sampler) == value);
+            choice.steps = Some(kept.unwrap_or(*way).steps);
             choice.sampler = (first != Some(way.sampler)).then_some(way.sampler);
         }
         false
@@ -200,7 +215,7 @@ impl App {
         ui.field_seed2.set_hidden(!travels);
         ui.field_image.set_hidden(!matches!(self.link.view, View::Path | View::Travel));
         ui.image.set_value(&(self.link.image.unwrap_or(0) + 1).to_string());
-        ui.field_count.set_hidden(!matches!(self.link.view, View::Draw | View::Compare | View::Bench));
+        ui.field_count.set_hidden(!matches!(self.link.view, View::Draw | View::Compare));
         ui.count.set_value(&self.link.count.to_string());
         text(&ui.count_out, &self.link.count.to_string());
         ui.backend.set_value(self.choice.word());
@@ -263,16 +278,39 @@ impl App {
 
     fn fill_ways(&self, side: usize, info: &ModelInfo) {
         let several = info.ways.windows(2).any(|w| w[0].sampler != w[1].sampler);
-        let entries: Vec<_> = info.ways.iter().map(|w| (way_value(w), way_text(w, several))).collect();
-        let chosen = way(info, &self.link.models[side]).map(|w| way_value(&w)).unwrap_or_default();
-        let select = if side == 0 { &self.ui.steps } else { self.ui.beside(side).1 };
-        options(select, &entries, &chosen);
-        if side == 0 {
-            // A path shows all of a student's.
-            let all = self.link.view == View::Path && info.teacher.is_some();
-            self.ui.field_steps.set_hidden(entries.len() < 2 || all);
+        let mut entries: Vec<_> = info.ways.iter().map(|w| (way_value(w), way_text(w, several))).collect();
+        let Some(chosen) = way_of(info, &self.link.models[side]) else { return };
+        if side > 0 {
+            // What a link asked for, between the usual numbers.
+            if !info.ways.contains(&chosen) {
+                let place = info.ways.iter().position(|w| w.sampler == chosen.sampler && w.steps > chosen.steps).unwrap_or(entries.len());
+                entries.insert(place, (way_value(&chosen), way_text(&chosen, several)));
+            }
+            return options(self.ui.beside(side).1, &entries, &way_value(&chosen));
         }
+        let ui = &self.ui;
+        if chosen.open {
+            entries = info.ways.iter().map(|w| (sampler_value(w.sampler), sampler_text(w.sampler).to_owned())).collect();
+            entries.dedup();
+            let value = sampler_value(chosen.sampler);
+            options(&ui.steps, &entries, &value);
+            ui.slide.set_max(&SLIDE.max(chosen.steps).to_string());
+            ui.slide.set_value(&chosen.steps.to_string());
+            text(&ui.slide_out, &chosen.steps.to_string());
+        } else {
+            options(&ui.steps, &entries, &way_value(&chosen));
+        }
+        ui.steps.set_hidden(entries.len() < 2);
+        ui.slide_row.set_hidden(!chosen.open);
+        // A path shows all of a student's.
+        let all = self.link.view == View::Path && info.teacher.is_some();
+        ui.field_steps.set_hidden((entries.len() < 2 && !chosen.open) || all);
     }
+}
+
+/// A sampler in a list of choices.
+fn sampler_value(sampler: Sampler) -> String {
+    format!("{sampler:?}")
 }
 
 /// A way in a list of choices.

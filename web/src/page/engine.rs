@@ -42,6 +42,11 @@ impl Engine {
         Ok(Engine { glue, script, worker, waiting: Some(vec![]), _on_message: on_message, _on_error: on_error })
     }
 
+    /// The name of the bindings' file, which changes with the program.
+    pub fn build(&self) -> &str {
+        self.glue.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Stops it and starts another one.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use web_sys::{Document, DragEvent, Element, Event, EventTarget, File, HtmlElemen
 type Click = (&'static str, fn() -> Msg);
 
 /// The page's buttons.
-const CLICKS: [Click; 23] = [
+const CLICKS: [Click; 25] = [
     ("shuffle", || Msg::Shuffle),
     ("save", || Msg::Save),
     ("copy", || Msg::Copy),
@@ -22,6 +22,8 @@ const CLICKS: [Click; 23] = [
     ("share-copy", || Msg::Copy),
     ("share-send", || Msg::Send),
     ("share-frame-copy", || Msg::CopyFrame),
+    ("bench-start", || Msg::Generate),
+    ("bench-copy", || Msg::CopyBench),
     ("open-help", || Msg::Help),
     ("open-url", || Msg::OpenUrl),
     ("retry", || Msg::Retry),

@@ -36,7 +36,9 @@ fn facts(info: &ModelInfo) -> Vec<Fact> {
     let mut ways: Vec<(Sampler, Vec<String>)> = vec![];
     for way in &info.ways {
         match ways.last_mut().filter(|w| w.0 == way.sampler) {
+            Some(_) if way.open => {}
             Some((_, steps)) => steps.push(way.steps.to_string()),
+            None if way.open => ways.push((way.sampler, vec!["any number of".into()])),
             None => ways.push((way.sampler, vec![way.steps.to_string()])),
         }
     }

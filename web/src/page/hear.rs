@@ -14,7 +14,8 @@ impl App {
         if self.drawing() {
             self.post(ToWorker::Cancel { upto: self.jobs }, None);
         }
-        self.post(ToWorker::Setup { choice: self.choice }, None);
+        let races = self.recall_races();
+        self.post(ToWorker::Setup { choice: self.choice, races }, None);
     }
 
     pub fn hear(&mut self, message: FromWorker, data: JsValue) {
@@ -41,6 +42,7 @@ impl App {
                 self.engine_info = Some(info);
                 self.settle();
             }
+            FromWorker::Raced(race) => self.keep_race(race),
             FromWorker::Progress { key, received, total } => self.progress(&key, received, total),
             FromWorker::Opened { key, info } => self.opened(key, *info),
             FromWorker::OpenFailed { key, message } => self.open_failed(key, &message),
@@ -48,7 +50,15 @@ impl App {
             FromWorker::Started { number, calls, levels } => self.with_run(number, false, |run| run.start(calls, levels)),
             FromWorker::Slice { number, first, ms } => self.with_run(number, false, |run| run.take(first, ms, &data)),
             FromWorker::Done { number, ms } => self.with_run(number, true, |run| run.finish(ms)),
+            FromWorker::Measured { number, measurement } => {
+                self.measured(number, measurement, &data);
+                self.with_run(number, true, |_| ());
+            }
             FromWorker::Cancelled { number } => self.with_run(number, true, Run::cancel),
+            FromWorker::DrawFailed { number, message } if self.has_measured(number) => {
+                self.unmeasured(number, &message);
+                self.with_run(number, true, Run::fail);
+            }
             FromWorker::DrawFailed { number, message } => {
                 self.with_run(number, true, Run::fail);
                 self.problem(&format!("The pictures could not be drawn: {message}."), None);

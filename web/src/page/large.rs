@@ -13,7 +13,7 @@ const EDGES: [f64; 2] = [392.0, 224.0];
 impl App {
     /// The view has grids, whose images can be shown large.
     fn has_grid(&self) -> bool {
-        matches!(self.link.view, View::Draw | View::Compare | View::Bench)
+        matches!(self.link.view, View::Draw | View::Compare)
     }
 
     /// The image that is shown large.

@@ -4,6 +4,7 @@
 //! after another; [`App`] is the page's whole state.
 
 mod address;
+mod bench;
 mod cache;
 mod canvas;
 mod controls;
@@ -23,6 +24,7 @@ mod path;
 mod png;
 mod probe;
 mod problem;
+mod races;
 mod run;
 mod share;
 mod shelf;
@@ -82,6 +84,7 @@ pub struct App {
     stopped: bool,
     /// A control is moving.
     live: bool,
+    bench: bench::Bench,
     /// Frames follow each other, on or back.
     playing: bool,
     backward: bool,
@@ -160,6 +163,7 @@ impl App {
             flying: None,
             stopped: false,
             live: false,
+            bench: bench::Bench::default(),
             playing: false,
             backward: false,
             ticker: App::ticker(),
@@ -186,6 +190,7 @@ impl App {
             Msg::Address => self.follow_address(),
             Msg::Control(control) => self.control(control),
             Msg::Generate if self.drawing() => self.stop(),
+            Msg::Generate if self.link.view == View::Bench => self.start_bench(),
             Msg::Generate => {
                 self.forget();
                 (self.stopped, self.live) = (false, false);
@@ -201,6 +206,7 @@ impl App {
             Msg::Share => self.show_share(),
             Msg::Send => self.send(),
             Msg::CopyFrame => self.copy_frame(),
+            Msg::CopyBench => self.copy_bench(),
             Msg::Help => {
                 if !self.ui.help.open() && self.ui.help.show_modal().is_err() {
                     self.say("This browser cannot open the dialog.");
@@ -234,6 +240,7 @@ impl App {
         }
         self.link.place = None;
         self.playing = false;
+        self.bench.stop();
         self.link.view = view;
         self.free_view = false;
         self.settle();
@@ -259,6 +266,7 @@ impl App {
         }
         self.sides.iter_mut().for_each(|s| s.key = None);
         self.playing = false;
+        self.bench.stop();
         self.settle();
     }
 

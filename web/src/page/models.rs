@@ -1,8 +1,9 @@
 //! Which models are there, which two are chosen, and getting them opened.
 
 use super::App;
+use super::run::asked;
 use super::want::Place;
-use crate::protocol::{ModelInfo, Source, ToWorker, Way};
+use crate::protocol::{ModelInfo, Source, ToWorker};
 use limbeck_shared::link::{Choice, Class, MAX_MODELS, Source as LinkSource, View};
 use std::rc::Rc;
 
@@ -218,9 +219,8 @@ impl App {
     /// What the link asks for and the model cannot do is said, and left out of the link.
     fn check_wishes(&mut self, side: usize, info: &ModelInfo) {
         let choice = &mut self.link.models[side];
-        let fits = |w: &Way| choice.sampler.is_none_or(|s| s == w.sampler) && choice.steps.is_none_or(|s| s == w.steps);
         let mut words = vec![];
-        if !info.ways.iter().any(fits) {
+        if asked(info, choice).is_none() {
             let steps = info.ways.iter().map(|w| w.steps.to_string()).collect::<Vec<_>>().join(", ");
             words.push(format!(
                 "`{}` does not draw as the link asks; it draws in {steps} step{}.",

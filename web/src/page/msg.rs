@@ -38,6 +38,8 @@ pub enum Msg {
     Send,
     /// Copy the frame for another page.
     CopyFrame,
+    /// Copy the measurements.
+    CopyBench,
     /// Show the keyboard's shortcuts.
     Help,
     /// Play or pause.

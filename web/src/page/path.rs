@@ -12,7 +12,7 @@ use web_sys::{Element, HtmlCanvasElement, HtmlElement, HtmlTemplateElement};
 
 /// Most numbers of steps of one student, and the largest of them.
 const MOST_WAYS: usize = 4;
-const MOST_STEPS: usize = 16;
+const MOST_STEPS: usize = 8;
 /// Edge of the large pictures where there is room for it, and where there is less, CSS pixels.
 const LARGE: [f64; 2] = [140.0, 84.0];
 /// What counts as room.
@@ -54,8 +54,11 @@ impl App {
             let Some(info) = self.info(side) else { continue };
             let Some(chosen) = way(&info, &self.link.models[side]) else { continue };
             let mut ways: Vec<Way> = info.ways.iter().filter(|w| w.sampler == chosen.sampler && w.steps <= MOST_STEPS).copied().collect();
-            if info.teacher.is_none() || ways.len() > MOST_WAYS || !ways.contains(&chosen) {
-                ways = vec![chosen];
+            if info.teacher.is_none() || ways.len() > MOST_WAYS {
+                ways.clear();
+            }
+            if !ways.contains(&chosen) {
+                ways.push(chosen);
             }
             ways.sort_by_key(|w| std::cmp::Reverse(w.steps));
             for way in ways {

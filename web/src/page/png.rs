@@ -5,6 +5,10 @@ const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Longest text that is read, bytes.
 const MAX_TEXT: usize = 8000;
 
+/// The chunks that make the picture and its movement. Whatever else a browser writes is left out of saved files: Firefox marks every PNG
+/// of a canvas with a number of the profile's own (chunk `deBG`), by which pictures from one visitor could be told from another's.
+const KEPT: [&[u8; 4]; 8] = [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT", b"IEND"];
+
 /// One part of a file: its kind and its content.
 type Chunk<'a> = ([u8; 4], &'a [u8]);
 
@@ -37,7 +41,7 @@ fn put(out: &mut Vec<u8>, kind: &[u8; 4], parts: &[&[u8]]) {
     out.extend(crc32(&checked).to_be_bytes());
 }
 
-/// The file with text chunks (keyword, text) after its header: keywords of at most 79 ASCII letters; what is not ASCII in a text becomes
+/// The file's picture with text chunks (keyword, text) after its header: keywords of at most 79 ASCII letters; what is not ASCII in a text becomes
 /// a question mark.
 ///
 /// # Errors
@@ -45,7 +49,7 @@ fn put(out: &mut Vec<u8>, kind: &[u8; 4], parts: &[&[u8]]) {
 pub fn with_texts(png: &[u8], texts: &[(&str, String)]) -> Result<Vec<u8>, String> {
     let chunks = chunks(png).ok_or("the browser's PNG is not one")?;
     let mut out = SIGNATURE.to_vec();
-    for (i, (kind, data)) in chunks.iter().enumerate() {
+    for (i, (kind, data)) in chunks.iter().filter(|c| KEPT.contains(&&c.0)).enumerate() {
         put(&mut out, kind, &[data]);
         if i == 0 {
             for (keyword, text) in texts {

@@ -75,11 +75,30 @@ fn jobs(_: JsValue) -> JsValue {
     with_app(|app| Some(app.jobs)).map_or(JsValue::NULL, |n| JsValue::from_f64(n.into()))
 }
 
+/// `bench()`: the configurations of the Bench view, and what was found of those that were measured.
+fn bench(_: JsValue) -> JsValue {
+    with_app(|app| Some(serde_json::Value::Array(app.bench.facts()))).map_or(JsValue::NULL, json)
+}
+
+/// `call(k)`: of the k-th of them, a single network call, the images that the network was given and then its answers; else null.
+fn call(k: JsValue) -> JsValue {
+    let data = with_app(|app| app.bench.data(k.as_f64()? as usize));
+    data.map_or(JsValue::NULL, Into::into)
+}
+
 /// Puts the functions in place.
 pub fn install(window: &Window) {
     let probe = Object::new();
-    let functions: [(&str, Read); 6] =
-        [("pixels", pixels), ("draw", draw), ("engine", engine), ("backend", backend), ("link", link), ("jobs", jobs)];
+    let functions: [(&str, Read); 8] = [
+        ("pixels", pixels),
+        ("draw", draw),
+        ("engine", engine),
+        ("backend", backend),
+        ("link", link),
+        ("jobs", jobs),
+        ("bench", bench),
+        ("call", call),
+    ];
     for (name, function) in functions {
         let closure = Closure::<dyn FnMut(JsValue) -> JsValue>::new(function);
         let function: &Function = closure.as_ref().unchecked_ref();

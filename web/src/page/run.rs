@@ -4,6 +4,7 @@ use super::canvas::Picture;
 use crate::protocol::{Job, ModelInfo, Way};
 use js_sys::Float32Array;
 use limbeck_shared::link::{Choice, Class};
+use limbeck_shared::program;
 use std::rc::Rc;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::Document;
@@ -119,12 +120,28 @@ impl Show {
     }
 }
 
+/// How a model draws as the link asks; none if it cannot.
+pub fn asked(info: &ModelInfo, choice: &Choice) -> Option<Way> {
+    let default = info.ways.iter().find(|w| w.default).or(info.ways.first())?;
+    let sampler = choice.sampler.unwrap_or(default.sampler);
+    let steps = match choice.steps {
+        Some(steps) => steps,
+        None if sampler == default.sampler => default.steps,
+        None => info.ways.iter().find(|w| w.sampler == sampler)?.steps,
+    };
+    let listed = || info.ways.iter().filter(|w| choice.sampler.is_none_or(|s| s == w.sampler)).find(|w| w.steps == steps);
+    let exact = info.ways.iter().find(|w| (w.sampler, w.steps) == (sampler, steps));
+    if let Some(way) = exact.or_else(listed) {
+        return Some(*way);
+    }
+    let open = info.ways.iter().any(|w| w.sampler == sampler && w.open);
+    let program = open.then(|| program::build(sampler, &info.spec, steps, 1.0).ok())??;
+    Some(Way { sampler, steps, calls: program.evals(), default: false, open })
+}
+
 /// How a model draws: as the link asks, as far as the model can.
 pub fn way(info: &ModelInfo, choice: &Choice) -> Option<Way> {
-    let fits = |w: &&Way| choice.sampler.is_none_or(|s| s == w.sampler) && choice.steps.is_none_or(|s| s == w.steps);
-    let unasked = choice.sampler.is_none() && choice.steps.is_none();
-    let default = || info.ways.iter().find(|w| w.default).or(info.ways.first());
-    if unasked { default().copied() } else { info.ways.iter().find(fits).or_else(default).copied() }
+    asked(info, choice).or_else(|| asked(info, &Choice::default()))
 }
 
 /// The guidance weight: as the link asks, within what the model offers; 1 for a model without.

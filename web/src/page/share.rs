@@ -50,7 +50,7 @@ impl App {
         self.copy_text(self.ui.share_frame.value(), "Copied: paste it into a page's HTML.");
     }
 
-    fn copy_text(&self, words: String, done: &'static str) {
+    pub fn copy_text(&self, words: String, done: &'static str) {
         // Absent where the page was not delivered over https.
         let clipboard = Reflect::get(&self.window.navigator(), &"clipboard".into()).unwrap_or(JsValue::UNDEFINED);
         if clipboard.is_undefined() {

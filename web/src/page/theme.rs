@@ -8,7 +8,7 @@ const KEY: &str = "limbeck-theme";
 
 impl App {
     /// The browser's storage, where it gives one.
-    fn storage(&self) -> Option<Storage> {
+    pub fn storage(&self) -> Option<Storage> {
         self.window.local_storage().ok().flatten()
     }
 

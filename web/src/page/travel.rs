@@ -1,7 +1,8 @@
-//! The Travel view: the images between two seeds.
+//! The Travel view: the images between two seeds, and between two classes.
 
 use super::App;
 use super::film::{self, Film};
+use super::run::Run;
 use super::ui::{attr, duration, figure, text};
 use super::want::Place;
 use crate::protocol::ModelInfo;
@@ -10,11 +11,28 @@ use limbeck_shared::link::WHOLE;
 /// Images of one travel, both ends included: an odd number, so that there is a middle.
 pub const FRAMES: usize = 33;
 
-/// One label a frame: networks know classes only as wholes, so the class changes at the middle.
-pub fn labels(info: &ModelInfo, from: u32, to: Option<u32>) -> Vec<u32> {
+/// The classes at both ends.
+pub fn classes(info: &ModelInfo, from: u32, to: Option<u32>) -> [u32; 2] {
     let most = (info.classes.len().max(1) - 1) as u32;
-    let to = to.map_or(from, |c| c.min(most));
+    [from, to.map_or(from, |c| c.min(most))]
+}
+
+/// The nearer class of each frame.
+pub fn labels([from, to]: [u32; 2]) -> Vec<u32> {
     (0..FRAMES).map(|k| if 2 * k < FRAMES { from } else { to }).collect()
+}
+
+/// What a frame shows, in words: a class, or parts of two.
+fn mixture(run: &Run, frame: usize) -> String {
+    let name = |class: u32| run.info.classes.get(class as usize).cloned().unwrap_or_default();
+    match (run.job.blend, run.job.labels.get(frame)) {
+        (Some([from, to]), _) if frame > 0 && frame + 1 < FRAMES => {
+            let percent = frame * 100 / (FRAMES - 1);
+            format!(", {} % {} and {percent} % {}", 100 - percent, name(from), name(to))
+        }
+        (_, Some(&label)) if !run.info.classes.is_empty() => format!(", {}", name(label)),
+        _ => String::new(),
+    }
 }
 
 impl App {
@@ -41,8 +59,7 @@ impl App {
         text(&ui.travel_rate, &run.and_then(|r| r.rate()).map_or("–".to_owned(), figure));
         ui.travel_bar.set_value(run.map_or(0.0, |r| r.drawn as f64 / r.frames() as f64));
         let percent = frame * 100 / (FRAMES - 1);
-        let class = run.and_then(|r| r.info.classes.get(*r.job.labels.get(frame)? as usize).cloned());
-        let class = class.map_or(String::new(), |c| format!(", {c}"));
+        let class = run.map_or(String::new(), |r| mixture(r, frame));
         let words = format!("{percent} % from seed {} to seed {}{class}", self.link.seed, self.seed2());
         text(&ui.travel_out, &words);
         attr(&ui.travel_place, "aria-valuetext", &words);

@@ -1,5 +1,6 @@
 //! The elements of `index.html` that Rust touches, and small helpers on them.
 
+pub use crate::timer::duration;
 use wasm_bindgen::JsCast;
 use web_sys::{
     Document, Element, HtmlAnchorElement, HtmlButtonElement, HtmlCanvasElement, HtmlDialogElement, HtmlElement, HtmlInputElement,
@@ -71,6 +72,9 @@ elements! {
     count_out: HtmlElement = "count-out",
     field_steps: HtmlElement = "field-steps",
     steps: HtmlSelectElement = "steps",
+    slide_row: HtmlElement = "slide-row",
+    slide: HtmlInputElement = "slide",
+    slide_out: HtmlElement = "slide-out",
     field_guidance: HtmlElement = "field-guidance",
     guidance: HtmlInputElement = "guidance",
     guidance_out: HtmlElement = "guidance-out",
@@ -97,6 +101,12 @@ elements! {
     travel_place: HtmlInputElement = "travel-place",
     travel_out: HtmlElement = "travel-out",
     travel_save: HtmlButtonElement = "travel-save",
+    bench_verdict: HtmlElement = "bench-verdict",
+    bench_line: HtmlElement = "bench-line",
+    bench_rows: HtmlElement = "bench-rows",
+    bench_table: HtmlElement = "bench-table",
+    bench_start: HtmlButtonElement = "bench-start",
+    bench_copy: HtmlButtonElement = "bench-copy",
     large: HtmlDialogElement = "large",
     large_title: HtmlElement = "large-title",
     large_row: HtmlElement = "large-row",
@@ -180,18 +190,6 @@ pub fn options(select: &HtmlSelectElement, entries: &[(String, String)], chosen:
         let _ = select.dataset().set("entries", &fingerprint);
     }
     select.set_value(chosen);
-}
-
-/// A duration for reading.
-pub fn duration(ms: f64) -> String {
-    match ms {
-        ms if ms < 9.95 => format!("{ms:.1} ms"),
-        ms if ms < 999.5 => format!("{ms:.0} ms"),
-        ms if ms < 99_950.0 => format!("{:.1} s", ms / 1e3),
-        ms if ms < 599_500.0 => format!("{:.0} s", ms / 1e3),
-        ms if ms < 3_600_000.0 => format!("{:.0} min", ms / 6e4),
-        ms => format!("{:.1} h", ms / 3.6e6),
-    }
 }
 
 /// A number for reading, three digits of it.

@@ -9,8 +9,8 @@ use limbeck_shared::link::View;
 use wasm_bindgen::JsCast;
 use web_sys::{Element, HtmlElement};
 
-/// The views that have a tab, in order: the keys 1 to 5.
-pub const TABS: [View; 5] = [View::Compare, View::Draw, View::Path, View::Travel, View::Model];
+/// The views that have a tab, in order: the keys 1 to 6.
+pub const TABS: [View; 6] = [View::Compare, View::Draw, View::Path, View::Travel, View::Model, View::Bench];
 /// The card of the Draw view; those before it are the sides'.
 const DRAW: usize = 4;
 
@@ -19,8 +19,7 @@ impl App {
     pub fn paint(&mut self) {
         let view = self.link.view;
         for this in TABS {
-            // Bench has no panel yet: its links show the pictures.
-            let shown = view == this || (view == View::Bench && this == View::Draw);
+            let shown = view == this;
             let by_id = |kind: &str| self.ui.document.get_element_by_id(&format!("{kind}-{}", this.name()));
             if let Some(tab) = by_id("tab") {
                 attr(&tab, "aria-selected", if shown { "true" } else { "false" });
@@ -46,7 +45,8 @@ impl App {
             View::Path => self.paint_path(),
             View::Travel => self.paint_travel(),
             View::Model => self.show_facts(),
-            View::Draw | View::Bench => self.paint_card(DRAW, 0),
+            View::Draw => self.paint_card(DRAW, 0),
+            View::Bench => self.paint_bench(),
         }
         for button in [&self.ui.path_play, &self.ui.travel_play] {
             text(button, if self.playing { "Pause" } else { "Play" });
@@ -166,7 +166,7 @@ impl App {
         let ready = self.shown().iter().all(|&side| self.info(side).is_some());
         let state = if self.drawing() {
             "drawing"
-        } else if !places.is_empty() && ready && places.iter().all(done) {
+        } else if ready && (self.link.view == View::Bench && self.bench.over() || !places.is_empty() && places.iter().all(done)) {
             "done"
         } else if self.ui.problem.get_attribute("hidden").is_none() {
             "error"
@@ -176,7 +176,8 @@ impl App {
             "loading"
         };
         let _ = self.ui.root.dataset().set("state", state);
-        text(&self.ui.generate, if state == "drawing" { "Stop" } else { "Generate" });
+        let start = if self.link.view == View::Bench { "Measure" } else { "Generate" };
+        text(&self.ui.generate, if state == "drawing" { "Stop" } else { start });
         self.ui.save.set_disabled(!places.iter().any(|&p| self.run(p).is_some_and(|r| r.drawn > 0)));
     }
 }

@@ -26,12 +26,12 @@ impl App {
     /// The places that the view shows, in the order in which they are drawn.
     pub fn places(&self) -> Vec<Place> {
         match self.link.view {
-            View::Draw | View::Bench => vec![Place::Grid(0)],
+            View::Draw => vec![Place::Grid(0)],
             View::Compare => self.shown().into_iter().map(Place::Grid).collect(),
             // Students first: they are quick.
             View::Path => (0..self.rows().len()).rev().map(Place::Path).collect(),
             View::Travel => vec![Place::Travel],
-            View::Model => vec![],
+            View::Model | View::Bench => vec![],
         }
     }
 
@@ -79,14 +79,16 @@ impl App {
             first: 0,
             path: false,
             to: None,
+            blend: None,
         };
         let label = labels(&info, self.link.class, image as usize + 1)[image as usize];
         let job = match place {
             Place::Grid(_) => Job { labels: labels(&info, self.link.class, count), ..grid },
             Place::Path(_) => Job { labels: vec![label], count: 1, first: image.into(), path: true, ..grid },
             Place::Travel => {
-                let labels = travel::labels(&info, label, self.link.class2);
-                Job { labels, count: travel::FRAMES, first: image.into(), to: Some(self.seed2()), ..grid }
+                let ends = travel::classes(&info, label, self.link.class2);
+                let blend = Some(ends).filter(|[from, to]| from != to);
+                Job { labels: travel::labels(ends), count: travel::FRAMES, first: image.into(), to: Some(self.seed2()), blend, ..grid }
             }
         };
         Some((job, info))
@@ -101,6 +103,7 @@ impl App {
     pub fn stop(&mut self) {
         self.post(ToWorker::Cancel { upto: self.jobs }, None);
         self.flying = None;
+        self.bench.stop();
         // The places still to come are not asked for either.
         self.stopped = true;
         for run in self.shows.values_mut().filter_map(|s| s.run.as_mut()).filter(|r| r.active()) {
@@ -128,12 +131,14 @@ impl App {
         let places = self.places();
         match self.flying {
             Some(number) => {
-                let needed = places.iter().any(|&p| self.run(p).is_some_and(|r| r.job.number == number) && !self.lacks(p));
+                let drawn = places.iter().any(|&p| self.run(p).is_some_and(|r| r.job.number == number) && !self.lacks(p));
+                let needed = drawn || (self.link.view == View::Bench && self.measures(number));
                 if !needed {
                     self.post(ToWorker::Cancel { upto: number }, None);
                 }
             }
             None if self.stopped => {}
+            None if self.link.view == View::Bench => self.measure_next(),
             None => {
                 if let Some(&place) = places.iter().find(|&&p| self.lacks(p) && (!self.live || self.quick(p))) {
                     self.ask(place);

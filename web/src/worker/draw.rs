@@ -37,7 +37,8 @@ impl Worker {
         if cancelled() {
             return Ok(None);
         }
-        let (lowered, calls, levels) = model.lower(job)?;
+        let (model, job) = model.for_job(job)?;
+        let (lowered, calls, levels) = model.lower(&job)?;
         self.post(&FromWorker::Started { number: job.number, calls, levels }, None);
         let slice = engine.slice(model.cost(&lowered), job.count);
         let slice = model.prepare(engine, &lowered, slice).await?;
@@ -50,7 +51,7 @@ impl Worker {
                 return Ok(None);
             }
             let begin = timer::now();
-            let pixels = model.draw(job, &lowered, first, slice).await?;
+            let pixels = model.draw(&job, &lowered, first, slice).await?;
             ms += timer::now() - begin;
             let array = Float32Array::from(&pixels[..]);
             self.post(&FromWorker::Slice { number: job.number, first, ms }, Some(&array));

@@ -20,6 +20,8 @@ pub enum Engine {
     Gpu {
         /// The device.
         engine: gpu::Engine,
+        /// What the browser calls it.
+        name: String,
         /// It computes on the CPU, slowly.
         software: bool,
     },
@@ -28,8 +30,9 @@ pub enum Engine {
 impl Engine {
     /// Follows the visitor's wish as far as the browser allows, and says what came of it.
     ///
-    /// The rule of [`Choice::Auto`]: a GPU's adapter, else the CPU. A software adapter runs the same arithmetic on the same CPU, behind
-    /// a translation that was made for graphics, and loses to the interpreter by an order of magnitude.
+    /// The rule of [`Choice::Auto`]: a GPU's adapter, which then races the CPU on each model, else the CPU. A software adapter is not
+    /// worth the race: it runs the same arithmetic on the same CPU, behind a translation that was made for graphics, and loses to the
+    /// interpreter by an order of magnitude.
     pub async fn choose(choice: Choice) -> (Engine, EngineInfo) {
         if choice == Choice::Cpu {
             return (Engine::Cpu, Engine::cpu_info());
@@ -59,8 +62,19 @@ impl Engine {
             return on_cpu(format!("WebGPU here is only a software adapter ({name}), so the CPU computes: it is faster."));
         }
         let note = if software { "This adapter computes on the CPU, slowly.".to_owned() } else { String::new() };
-        let info = EngineInfo { backend: "webgpu".into(), adapter: name, software, note };
-        (Engine::Gpu { engine, software }, info)
+        let engine = Engine::Gpu { engine, name, software };
+        let info = engine.info(note);
+        (engine, info)
+    }
+
+    /// What the page is told of this engine.
+    pub fn info(&self, note: String) -> EngineInfo {
+        match self {
+            Engine::Cpu => EngineInfo { note, ..Engine::cpu_info() },
+            Engine::Gpu { name, software, .. } => {
+                EngineInfo { backend: "webgpu".into(), adapter: name.clone(), software: *software, gpu: Some(name.clone()), note }
+            }
+        }
     }
 
     /// The CPU, after WebGPU failed.
@@ -71,7 +85,8 @@ impl Engine {
 
     /// What the CPU interpreter calls itself.
     pub fn cpu_info() -> EngineInfo {
-        EngineInfo { backend: "cpu".into(), adapter: "WebAssembly with SIMD, one thread".into(), software: true, note: String::new() }
+        let adapter = "WebAssembly with SIMD, one thread".into();
+        EngineInfo { backend: "cpu".into(), adapter, software: true, gpu: None, note: String::new() }
     }
 
     /// The device is lost or broken, and another one must be opened.

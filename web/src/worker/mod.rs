@@ -7,10 +7,12 @@ mod cache;
 mod download;
 mod draw;
 mod engine;
+mod measure;
 mod model;
 mod path;
+mod race;
 
-use crate::protocol::{Choice, EngineInfo, FromWorker, Source, ToWorker, pack, unpack};
+use crate::protocol::{Choice, EngineInfo, FromWorker, Race, Source, ToWorker, pack, unpack};
 use crate::timer;
 use download::{Download, File};
 use engine::Engine;
@@ -34,6 +36,10 @@ pub struct Worker {
     /// Jobs up to this number are to be dropped.
     cancelled: Cell<u32>,
     choice: Cell<Choice>,
+    /// What races found, here and on former visits.
+    races: RefCell<Vec<Race>>,
+    /// What the page was last told of the engine.
+    told: RefCell<Option<EngineInfo>>,
 }
 
 /// Answers the page's messages from now on.
@@ -51,6 +57,8 @@ pub fn serve() {
         busy: Cell::new(false),
         cancelled: Cell::new(0),
         choice: Cell::new(Choice::Auto),
+        races: RefCell::default(),
+        told: RefCell::default(),
     });
     let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| match unpack(&event.data()) {
         Ok((message, data)) => worker.clone().receive(message, data),
@@ -162,41 +170,50 @@ impl Worker {
             timer::sleep(0).await;
             let Some(message) = self.queue.borrow_mut().pop_front() else { break };
             match message {
-                ToWorker::Setup { choice } => {
+                ToWorker::Setup { choice, races } => {
                     self.choice.set(choice);
-                    let (chosen, info) = Engine::choose(choice).await;
-                    engine = chosen;
+                    self.races.replace(races);
+                    let info;
+                    (engine, info) = Engine::choose(choice).await;
                     self.forget_plans();
-                    self.post(&FromWorker::Engine(info), None);
+                    self.tell(info);
                 }
                 ToWorker::Draw(job) => {
                     if engine.failed() {
-                        let (chosen, info) = Engine::choose(self.choice.get()).await;
-                        engine = chosen;
+                        let info;
+                        (engine, info) = Engine::choose(self.choice.get()).await;
                         self.forget_plans();
-                        self.post(&FromWorker::Engine(info), None);
+                        self.tell(info);
                     }
-                    if let Some(reason) = self.draw(&engine, &job, true).await {
+                    let fitting = if self.prefers_cpu(&engine, &job).await { &Engine::Cpu } else { &engine };
+                    if let Some(reason) = self.draw(fitting, &job, true).await {
                         let info;
                         (engine, info) = self.replace(&reason).await;
                         self.forget_plans();
-                        self.post(&FromWorker::Engine(info), None);
+                        self.tell(info);
                         // A fault that another device has too is the adapter's.
                         let again = matches!(engine, Engine::Gpu { .. });
                         if let Some(reason) = self.draw(&engine, &job, again).await {
                             let info;
                             (engine, info) = Engine::instead(&reason);
                             self.forget_plans();
-                            self.post(&FromWorker::Engine(info), None);
+                            self.tell(info);
                             self.draw(&engine, &job, false).await;
                         }
                     }
                 }
+                ToWorker::Measure(trial) => self.measure(&engine, &trial).await,
                 ToWorker::Open { .. } | ToWorker::Abort { .. } | ToWorker::Cancel { .. } => {}
             }
         }
         ENGINE.with(|e| e.replace(Some(engine)));
         self.busy.set(false);
+    }
+
+    /// Tells the page who computes from now on.
+    fn tell(&self, info: EngineInfo) {
+        self.told.replace(Some(info.clone()));
+        self.post(&FromWorker::Engine(info), None);
     }
 
     /// The engine that goes on after a WebGPU device failed: another device where the visitor asked for WebGPU, else the CPU.

@@ -6,7 +6,12 @@ use crate::protocol::{Job, ModelInfo, Way};
 use limbeck_shared::bundle::{self, Bundle, MAX_STEPS};
 use limbeck_shared::denoiser::{self, Lowered, Net, Step};
 use limbeck_shared::program;
+use limbeck_shared::travel::blend_classes;
 use limbeck_shared::{Error, Result, cpu, gpu};
+
+mod trial;
+
+pub use trial::Prepared;
 
 /// Numbers of steps offered where a bundle leaves them open.
 const OPEN_STEPS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
@@ -19,6 +24,14 @@ pub struct Model {
     nets: Vec<cpu::Net>,
     /// The GPU's weights and its last plan, once it has been used.
     gpu: Option<Loaded>,
+    /// The same model with the way between two classes in its label tables, once it has been travelled.
+    blend: Option<Box<Blend>>,
+}
+
+struct Blend {
+    classes: [u32; 2],
+    frames: usize,
+    model: Model,
 }
 
 struct Loaded {
@@ -62,12 +75,17 @@ impl Model {
             let [channels, height, width] = bundle.meta.image.shape();
             return Err(format!("`{}` draws points, {channels} x {height} x {width}; this page shows images.", bundle.meta.name));
         }
-        Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None })
+        Ok(Model { bundle, bytes: bytes.len() as u64, nets: vec![], gpu: None, blend: None })
     }
 
     /// The model's name.
     pub fn name(&self) -> String {
         self.bundle.meta.name.clone()
+    }
+
+    /// SHA-256 of the file.
+    pub fn sha256(&self) -> String {
+        self.bundle.sha256.clone()
     }
 
     /// What the page is told.
@@ -82,6 +100,7 @@ impl Model {
             classes: meta.classes.clone(),
             guidance: meta.guidance.map(Into::into),
             ways: self.ways(),
+            spec: meta.spec(),
             params: self.bundle.graphs.iter().map(|g| g.param_count()).collect(),
             macs: self.bundle.graphs.iter().map(|g| g.macs()).collect(),
             method: meta.training.method.clone(),
@@ -113,7 +132,7 @@ impl Model {
                 let guidance = if meta.guidance_input { meta.guidance.map_or(1.0, |g| g.default) } else { 1.0 };
                 if let Ok(program) = program::build(spec.sampler, &meta.spec(), steps, guidance) {
                     let default = i == 0 && steps == spec.default_steps;
-                    ways.push(Way { sampler: spec.sampler, steps, calls: program.evals(), default });
+                    ways.push(Way { sampler: spec.sampler, steps, calls: program.evals(), default, open });
                 }
             }
         }
@@ -134,11 +153,34 @@ impl Model {
             return Err(Error::call("images on a path", job.count, "1"));
         }
         let lowered = denoiser::lower_keeping(&program, &spec, &keep)?;
-        let rows = self.bundle.meta.classes.len() + usize::from(self.bundle.meta.null_label.is_some());
+        let rows = self.bundle.graphs.iter().map(|g| g.classes).max().unwrap_or(0);
         if let Some(label) = job.labels.iter().find(|&&l| rows > 0 && l as usize >= rows) {
             return Err(Error::call("class", label, format!("0 to {}", rows.saturating_sub(1))));
         }
         Ok((lowered, program.evals(), levels))
+    }
+
+    /// The model that draws a job, and the job as it understands it: of a travel between classes, the one that knows the way.
+    ///
+    /// # Errors
+    /// If the model has no such classes.
+    pub fn for_job(&mut self, job: &Job) -> Result<(&mut Model, Job)> {
+        let Some(classes) = job.blend else { return Ok((self, job.clone())) };
+        let frames = job.count;
+        let first = self.bundle.graphs.iter().map(|g| g.classes).max().unwrap_or(0);
+        let blend = match self.blend.take().filter(|b| b.classes == classes && b.frames == frames) {
+            Some(blend) => blend,
+            None => {
+                let mut bundle = self.bundle.clone();
+                for (graph, theta) in bundle.graphs.iter_mut().zip(&mut bundle.thetas).filter(|(g, _)| g.classes > 0) {
+                    (*graph, *theta) = blend_classes(graph, theta, classes, frames)?;
+                }
+                let model = Model { bundle, bytes: self.bytes, nets: vec![], gpu: None, blend: None };
+                Box::new(Blend { classes, frames, model })
+            }
+        };
+        let labels = (first..first + frames).map(|l| l as u32).collect();
+        Ok((&mut self.blend.insert(blend).model, Job { labels, blend: None, ..job.clone() }))
     }
 
     /// Multiply-accumulates for one image.
@@ -153,18 +195,13 @@ impl Model {
     /// # Errors
     /// [`Error::Gpu`] if the device fails.
     pub async fn prepare(&mut self, engine: &Engine, lowered: &Lowered, wanted: usize) -> Result<usize> {
-        let Engine::Gpu { engine, software } = engine else {
+        let Engine::Gpu { engine, software, .. } = engine else {
             self.gpu = None;
-            if self.nets.is_empty() {
-                let pairs = self.bundle.graphs.iter().zip(&self.bundle.thetas);
-                self.nets = pairs.map(|(g, t)| cpu::Net::new(g.clone(), t.clone())).collect::<Result<_>>()?;
-            }
+            self.load_nets()?;
             return Ok(wanted);
         };
-        let mut loaded = match self.gpu.take() {
-            Some(loaded) => loaded,
-            None => Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plan: None },
-        };
+        let model = self.load_gpu(engine)?;
+        let mut loaded = self.gpu.take().unwrap_or(Loaded { model, plan: None });
         if let Some(p) = loaded.plan.take_if(|p| p.lowered == *lowered && p.wanted == wanted) {
             let slice = p.slice;
             loaded.plan = Some(p);
@@ -185,6 +222,24 @@ impl Model {
         loaded.plan = Some(Planned { lowered: lowered.clone(), wanted, slice, plan });
         self.gpu = Some(loaded);
         Ok(slice)
+    }
+
+    /// Gives the networks to the CPU interpreter, once.
+    fn load_nets(&mut self) -> Result<()> {
+        if self.nets.is_empty() {
+            let pairs = self.bundle.graphs.iter().zip(&self.bundle.thetas);
+            self.nets = pairs.map(|(g, t)| cpu::Net::new(g.clone(), t.clone())).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the networks to the device, once.
+    fn load_gpu(&mut self, engine: &gpu::Engine) -> Result<gpu::GpuModel> {
+        let loaded = match &mut self.gpu {
+            Some(loaded) => loaded,
+            slot => slot.insert(Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plan: None }),
+        };
+        Ok(loaded.model.clone())
     }
 
     /// Images `first..first + slice` of the job as far as it goes, f32 `[n, C, H, W]` in [-1, 1], and what the program keeps.
@@ -221,6 +276,6 @@ impl Model {
 
     /// Forgets what belongs to a device.
     pub fn forget_plan(&mut self) {
-        self.gpu = None;
+        (self.gpu, self.blend) = (None, None);
     }
 }

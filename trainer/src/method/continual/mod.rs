@@ -260,6 +260,7 @@ fn first(config: &ContinualConfig, network: &NetworkConfig) -> Result<Meta> {
         image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
         training: TrainingRecord::new("continual", ""),
         licence: "MIT".into(),
+        router: None,
         golden: None,
     })
 }
