@@ -1,5 +1,6 @@
 //! The interpreters against each other and against what bundles remember, through whole samplers and the command line.
 
+use limbeck::config::Arithmetic;
 use limbeck::sample::{self, Device, Labels, Request};
 use limbeck::train::read_bundle;
 use limbeck_shared::bundle::Bundle;
@@ -22,7 +23,7 @@ fn shipped() -> Vec<(PathBuf, Bundle)> {
 }
 
 fn request(count: usize, device: Device) -> Request {
-    Request { count, seed: 11, labels: Labels::Each, sampler: None, steps: None, guidance: None, device }
+    Request { count, seed: 11, labels: Labels::Each, sampler: None, steps: None, guidance: None, device, precision: Arithmetic::F32 }
 }
 
 fn by(bundle: &Bundle, device: Device, r: &Request) -> Vec<f32> {
