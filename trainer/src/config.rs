@@ -240,6 +240,7 @@ presets!(
     "fashion-flow-map",
     "fashion-continual",
     "continual",
+    "toy-continual",
     "features-fashion",
     "toy-teacher",
     "toy-boot",
