@@ -1,13 +1,13 @@
 // The table of scripts/study-continual.sh, in Markdown: each arm after its last task, mean and spread over the seeds that are done.
 //
-//   node scripts/continual-table.mjs DIR "SEEDS" "ARMS" [--curve]
+//   node scripts/continual-table.mjs DIR TASKS "SEEDS" "ARMS" [--curve]
 //
 // With --curve: the mean fd after each task of one arm, as points for scripts/curve.mjs.
 
 import { existsSync, readFileSync } from "node:fs";
 
-const [dir, seeds, arms, curve] = process.argv.slice(2);
-const TASKS = 5;
+const [dir, tasks, seeds, arms, curve] = process.argv.slice(2);
+const TASKS = Number(tasks);
 const report = (arm, seed, task) => {
   const file = `${dir}/${arm}-${seed}/task-${task}.json`;
   return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : undefined;

@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# The table of continual learning on Fashion-MNIST: five tasks of two classes, every arm, teacher steps 2, 10 and 100, several seeds.
+# The table of continual learning: every arm, teacher steps 2, 10 and 100, several seeds; Fashion-MNIST in five tasks of two classes, or
+# with --toy eight Gaussians in the plane in four tasks of two.
 #
 # Every arm of a seed begins with the same first task. What is done already is not done again, so a stopped study goes on, and further
 # seeds or arms can be added later. Prints the table and writes it to OUT/table.md, the curves to docs/continual.svg, a picture of each
-# arm after the last task to docs/continual/ARM.png.
-#   scripts/study-continual.sh [--images N] [--first N] [--seeds "1 2 3"] [--count N] [--arms "NAME ..."] [--batch N] [--out DIR]
+# arm after the last task to docs/continual/ARM.png (docs/continual-toy.svg, docs/continual-toy/).
+#   scripts/study-continual.sh [--toy] [--images N] [--first N] [--seeds "1 2 3"] [--count N] [--arms "NAME ..."] [--batch N] [--out DIR]
 # --images: of each task after the first; --first: of the first task; --count: drawn for each evaluation. Other options, KEY=VALUE, go to
-# every run. The default is about 8 CPU hours on two cores with a tile unit.
+# every run.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-images=60000 first=240000 seeds="1 2 3" count=5000 batch=128 out=runs/study-continual extra=()
+images=20000 first=100000 seeds="1 2 3" count=5000 batch=32 out=runs/study-continual extra=()
+preset=fashion-continual tasks=5 figures=docs/continual sigma_data=0.7
+if [ "${1:-}" = --toy ]; then
+    shift
+    images=100000 first=100000 count=20000 batch=512 out=runs/study-continual-toy
+    preset=toy-continual tasks=4 figures=docs/continual-toy sigma_data=0.53
+fi
 all="fine-tune joint gaussian lwf replay-2 distillation-2 replay-10 distillation-10 partial-10 edm-distillation-10 edm-one-step \
 replay-100 distillation-100"
 arms=$all
@@ -26,20 +33,20 @@ while [ $# -gt 0 ]; do
         *) fail "found $1, expected an option of this script or KEY=VALUE" ;;
     esac
 done
-mkdir -p "$out" docs/continual
+mkdir -p "$out" "$figures"
 # As in the tests, a program that is there already may be named.
 limbeck=${LIMBECK_BIN:-$target/release/limbeck}
 if [ -z "${LIMBECK_BIN:-}" ]; then
     begin "build"
     cargo build --locked --release -p limbeck
 fi
-edm='method.beginning={kind="edm",sigma_data=0.7}'
+edm="method.beginning={kind=\"edm\",sigma_data=$sigma_data}"
 
 # sequence DIR SEED IMAGES [OPTION]...: what is said on stdout lies in the run directory too.
 sequence() {
     local run=$1 seed=$2 n=$3
     shift 3
-    "$limbeck" continual fashion-continual --run "$run" --count "$count" --set "seed=$seed" --set "batch=$batch" --set "images=$n" \
+    "$limbeck" continual "$preset" --run "$run" --count "$count" --set "seed=$seed" --set "batch=$batch" --set "images=$n" \
         "${extra[@]}" "$@" >/dev/null
 }
 
@@ -70,15 +77,15 @@ for seed in $seeds; do
 done
 
 begin "table"
-node scripts/continual-table.mjs "$out" "$seeds" "$all" >"$out/table.md"
+node scripts/continual-table.mjs "$out" "$tasks" "$seeds" "$all" >"$out/table.md"
 cat "$out/table.md"
 curves=()
 for arm in fine-tune joint replay-2 replay-10 distillation-2 distillation-10; do
-    points=$(node scripts/continual-table.mjs "$out" "$seeds" "$arm" --curve)
+    points=$(node scripts/continual-table.mjs "$out" "$tasks" "$seeds" "$arm" --curve)
     [ -z "$points" ] || curves+=("$arm=$points")
 done
-[ ${#curves[@]} -eq 0 ] || node scripts/curve.mjs docs/continual.svg "task" "fd, all classes so far" "${curves[@]}"
+[ ${#curves[@]} -eq 0 ] || node scripts/curve.mjs "$figures.svg" "task" "fd, all classes so far" "${curves[@]}"
 for arm in $all; do
-    picture=$out/$arm-${seeds%% *}/task-5.png
-    [ ! -e "$picture" ] || cp "$picture" "docs/continual/$arm.png"
+    picture=$out/$arm-${seeds%% *}/task-$tasks.png
+    [ ! -e "$picture" ] || cp "$picture" "$figures/$arm.png"
 done

@@ -247,6 +247,7 @@ presets!(
     "fashion-flow-map",
     "fashion-continual",
     "continual",
+    "toy-continual",
     "features-fashion",
     "toy-teacher",
     "toy-boot",

@@ -1,7 +1,7 @@
 //! `limbeck eval`: our classifier, the real images, and what is to be measured, put together.
 
 use crate::data::{self, DataSpec, Dataset, Split};
-use crate::eval::{self, Features, Report};
+use crate::eval::{self, Features, Report, nearest::Nearest};
 use crate::log::npy;
 use crate::sample::{self, Request};
 use crate::train::read_bundle;
@@ -36,7 +36,7 @@ impl Features for Classifier {
 
 /// The measure: a classifier and the images it compares with.
 pub struct Judge {
-    features: Classifier,
+    features: Box<dyn Features>,
     id: String,
     names: Vec<String>,
     train: Box<dyn Dataset>,
@@ -79,6 +79,11 @@ impl Measured {
     }
 }
 
+/// Where statistics of data sets are kept.
+fn cache() -> PathBuf {
+    std::env::var_os("LIMBECK_CACHE").map_or_else(|| Path::new("runs").join("cache"), PathBuf::from)
+}
+
 impl Judge {
     /// Opens the classifier and the real images.
     ///
@@ -103,8 +108,16 @@ impl Judge {
             classes: graph.output_shape()[0],
             net: cpu::Net::new(graph, bundle.thetas[0].clone())?,
         };
-        let cache = std::env::var_os("LIMBECK_CACHE").map_or_else(|| Path::new("runs").join("cache"), PathBuf::from);
-        Ok(Judge { features, id: bundle.sha256, names: bundle.meta.classes, train, test, cache })
+        Ok(Judge { features: Box::new(features), id: bundle.sha256, names: bundle.meta.classes, train, test, cache: cache() })
+    }
+
+    /// For points, which need no classifier: `fd` is the Frechet distance of the points themselves.
+    ///
+    /// # Errors
+    /// If they have no classes.
+    pub fn points(train: Box<dyn Dataset>, test: Option<Box<dyn Dataset>>) -> Result<Judge> {
+        let features = Box::new(Nearest::new(train.as_ref())?);
+        Ok(Judge { features, id: "nearest class mean".into(), names: train.classes().to_vec(), train, test, cache: cache() })
     }
 
     /// The class that the classifier names each image by, of `[n, C, H, W]` in [-1, 1].
@@ -115,7 +128,7 @@ impl Judge {
         let mut named = vec![];
         for part in images.chunks(256 * self.train.shape().iter().product::<usize>()) {
             let n = part.len() / self.train.shape().iter().product::<usize>();
-            let (mut feats, mut class) = (vec![0f32; n * self.features.dim], vec![0; n]);
+            let (mut feats, mut class) = (vec![0f32; n * self.features.dim()], vec![0; n]);
             self.features.features(part, n, &mut feats, &mut class)?;
             named.extend(class);
         }
@@ -124,7 +137,7 @@ impl Judge {
 
     fn report(&self, images: &[f32], labels: Option<&[u32]>, sampling_seconds: Option<f64>) -> Result<Report> {
         eval::report(&eval::Request {
-            features: &self.features,
+            features: self.features.as_ref(),
             features_id: &self.id,
             classes: &self.names,
             train: self.train.as_ref(),

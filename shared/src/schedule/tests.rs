@@ -39,7 +39,8 @@ fn inverses_round_trip() {
     for schedule in [Schedule::Cosine, ZERO_SNR, Schedule::Flow { base_std: 0.7 }] {
         assert_eq!(schedule.alpha(schedule.start()), 0.0);
         assert_eq!(schedule.noise_ratio(schedule.start()), f64::INFINITY);
-        close(schedule.time_of_ratio(f64::INFINITY), schedule.start(), 1e-15);
+        // A difference's last digits vanish a little before its end.
+        close(schedule.time_of_ratio(f64::INFINITY), schedule.start(), 1e-14);
     }
 }
 

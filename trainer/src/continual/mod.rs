@@ -135,7 +135,9 @@ impl Sequence {
 
     /// The one-step student that draws the replay of task `n`, if the configuration asks for one.
     fn student(&self, n: usize, dir: &Path, previous: &Path) -> Result<Option<Option<PathBuf>>> {
-        let Some(one_step) = self.method.one_step.as_ref().filter(|_| self.method.draws()) else { return Ok(Some(None)) };
+        // Whether anything is drawn depends on the task: the first has nothing to draw.
+        let draws = ContinualConfig { task: n, ..self.method.clone() }.draws();
+        let Some(one_step) = self.method.one_step.as_ref().filter(|_| draws) else { return Ok(Some(None)) };
         let clip = if self.method.clip { 1.0 } else { 0.0 };
         let method = BootConfig { delta: one_step.delta, solver: Default::default(), boundary: 0.0, guidance: None, clip };
         let config = RunConfig {

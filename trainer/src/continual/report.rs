@@ -1,7 +1,7 @@
 //! What a model draws of the classes that it has been taught so far.
 
 use crate::config::Arithmetic;
-use crate::data::DataSpec;
+use crate::data::{self, DataSpec, Split};
 use crate::judge::{Judge, Measured};
 use crate::log::grid;
 use crate::sample::{self, Device, Labels, Request};
@@ -64,9 +64,14 @@ impl Measure<'_> {
             grid::save(picture, &images, shape, grid::Layout { columns: 10, upscale: 2 })?;
             return Ok(None);
         }
-        let judge = Judge::open(self.features, &DataSpec::Classes { classes: seen.to_vec(), of: Box::new(data.clone()) })?;
+        let known = DataSpec::Classes { classes: seen.to_vec(), of: Box::new(data.clone()) };
+        let points = shape[1] * shape[2] == 1;
+        let judge = match points {
+            true => Judge::points(data::open(&known, Split::Train)?, Some(data::open(&known, Split::Test)?))?,
+            false => Judge::open(self.features, &known)?,
+        };
         let (measured, images) = judge.model_and_images(bundle, &request(self.count, SEED))?;
-        let chosen = columns(&images, &judge.named(&images)?, seen, shape.iter().product());
+        let chosen = if points { images } else { columns(&images, &judge.named(&images)?, seen, shape.iter().product()) };
         grid::save(picture, &chosen, shape, grid::Layout { columns: seen.len(), upscale: 2 })?;
         Ok(Some(measured))
     }

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod frechet;
 pub mod histogram;
+pub mod nearest;
 
 use std::path::Path;
 use std::time::Instant;
