@@ -122,15 +122,7 @@ fn attention(graph: &Graph, name: &str) -> Option<Block> {
     Some(block(graph, name, Kind::Attention, heads / joined, width, out, [q, k, v, inner, out].into_iter()))
 }
 
-fn block(
-    graph: &Graph,
-    name: &str,
-    kind: Kind,
-    units: usize,
-    width: usize,
-    output: NodeId,
-    inside: impl Iterator<Item = NodeId>,
-) -> Block {
+fn block(graph: &Graph, name: &str, kind: Kind, units: usize, width: usize, output: NodeId, inside: impl Iterator<Item = NodeId>) -> Block {
     let unit = width / units;
     let unit_macs = inside.map(|id| graph.node_macs(id)).sum::<u64>() / units as u64;
     Block { name: name.into(), kind, units, unit, least: LEAST.div_ceil(unit).min(units), unit_macs, output: graph.nodes[output].shape }
@@ -198,12 +190,10 @@ fn param<'a>(graph: &'a Graph, name: &str) -> Result<&'a Param> {
 
 /// Elements of a parameter that belong to some units of a block along one axis. A scale-shift projection has every channel twice.
 fn gather(p: &Param, axis: usize, block: &Block, units: &[usize]) -> Vec<usize> {
-    let (outer, n, inner): (usize, usize, usize) =
-        (p.shape[..axis].iter().product(), p.shape[axis], p.shape[axis + 1..].iter().product());
+    let (outer, n, inner): (usize, usize, usize) = (p.shape[..axis].iter().product(), p.shape[axis], p.shape[axis + 1..].iter().product());
     let width = block.channels(block.units);
-    let channels = (0..n / width).flat_map(|half| {
-        units.iter().flat_map(move |u| (0..block.unit).map(move |c| half * width + u * block.unit + c))
-    });
+    let channels =
+        (0..n / width).flat_map(|half| units.iter().flat_map(move |u| (0..block.unit).map(move |c| half * width + u * block.unit + c)));
     let channels: Vec<usize> = channels.collect();
     let rows = (0..outer).flat_map(|o| channels.iter().map(move |c| p.offset + (o * n + c) * inner));
     rows.flat_map(|start| start..start + inner).collect()
@@ -225,7 +215,6 @@ pub fn prefix(large: &Param, small: &Param) -> Option<Vec<usize>> {
 pub fn select(values: &[f32], index: &[usize]) -> Vec<f32> {
     index.iter().map(|&i| values[i]).collect()
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ pub struct GroupConfig {
 fn overlap() -> f64 {
     0.02
 }
-fn label_dropout() -> f64 {
+pub(crate) fn label_dropout() -> f64 {
     0.1
 }
 
@@ -241,7 +241,9 @@ fn join(nets: &[&Pruned], base: &[f32], share: bool) -> Result<(Graph, Vec<f32>,
         for p in &net.graph.params {
             if share && !own(p) {
                 let begins = nets[0].graph.param(&p.name).and_then(|widest| prefix(widest, p));
-                list.extend(begins.with_context(|| format!("`{}`: found wider than in the widest group, expected at most as wide", p.name))?);
+                list.extend(
+                    begins.with_context(|| format!("`{}`: found wider than in the widest group, expected at most as wide", p.name))?,
+                );
             } else {
                 let id = graph.add_param(format!("net{k}.{}", p.name), &p.shape, p.init);
                 graph.params[id].fixed = p.fixed;

@@ -25,7 +25,8 @@ fn jittered(theta: &[f32]) -> Vec<f32> {
 /// Four groups, each with `less` units of every block less than the next cleaner one, as far as they go.
 fn config(graph: &Graph, less: usize, share: bool) -> TdcConfig {
     let order: Kept = blocks(graph).iter().map(|b| (0..b.units).rev().collect()).collect();
-    let kept = |k: usize| blocks(graph).iter().zip(&order).map(|(b, o)| o[..b.units - (k * less).min(b.units - b.least)].to_vec()).collect();
+    let kept =
+        |k: usize| blocks(graph).iter().zip(&order).map(|(b, o)| o[..b.units - (k * less).min(b.units - b.least)].to_vec()).collect();
     let group = |k: usize| GroupConfig { range: [k as f64 / 4.0, (k + 1) as f64 / 4.0], kept: kept(k) };
     let groups = (0..4).rev().map(group).collect();
     TdcConfig { overlap: 0.02, label_dropout: 0.1, scratch: false, order: share.then_some(order), groups }
@@ -141,7 +142,9 @@ fn a_slope_for_each_group_beats_one_for_all_by_the_variance_within() {
     let (x, y) = (flat(&q.input), flat(&q.target));
     assert!(y.iter().zip(&eps).all(|(y, e)| (y - e).abs() < 1e-3), "an eps network is asked for the noise");
     let fit = |range: std::ops::Range<usize>| {
-        let pairs = || x[4 * range.start..4 * range.end].iter().zip(&y[4 * range.start..4 * range.end]).map(|(x, y)| (f64::from(*x), f64::from(*y)));
+        let pairs = || {
+            x[4 * range.start..4 * range.end].iter().zip(&y[4 * range.start..4 * range.end]).map(|(x, y)| (f64::from(*x), f64::from(*y)))
+        };
         let a = pairs().map(|(x, y)| x * y).sum::<f64>() / pairs().map(|(x, _)| x * x).sum::<f64>();
         pairs().map(|(x, y)| (a * x - y).powi(2)).sum::<f64>() / 4.0
     };

@@ -90,5 +90,12 @@ pub fn greedy(units: &[(f64, u64)], remove: u64) -> Vec<usize> {
     let ratio = |i: usize| units[i].0 / units[i].1 as f64;
     order.sort_by(|&a, &b| ratio(a).total_cmp(&ratio(b)));
     let mut gone = 0;
-    order.into_iter().take_while(|&i| { let more = gone < remove; gone += units[i].1; more }).collect()
+    order
+        .into_iter()
+        .take_while(|&i| {
+            let more = gone < remove;
+            gone += units[i].1;
+            more
+        })
+        .collect()
 }

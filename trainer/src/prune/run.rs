@@ -11,7 +11,7 @@ use crate::data::{self, Dataset, Split};
 use crate::device::device;
 use crate::export;
 use crate::log::write_whole;
-use crate::method::tdc::{GroupConfig, TdcConfig, check_base, span};
+use crate::method::tdc::{self, GroupConfig, TdcConfig, check_base, span};
 use crate::train::{self, Outcome, Setup};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::Bundle;
@@ -109,9 +109,8 @@ impl<'a> Base<'a> {
             vec![]
         };
         let ranges = groups::ranges(c.grouping, schedule, span(schedule), c.groups, &similarity);
-        let importance = ranges.iter().map(|&range| {
-            taylor(&self.bundle.graphs[0], &self.bundle.thetas[0], &self.gradient(&exec, range, c.probe)?)
-        });
+        let importance =
+            ranges.iter().map(|&range| taylor(&self.bundle.graphs[0], &self.bundle.thetas[0], &self.gradient(&exec, range, c.probe)?));
         let importance: Vec<Vec<Vec<f64>>> = importance.collect::<Result<_>>()?;
         let orders: Vec<Kept> = match c.separate {
             true => importance.iter().map(|group| order(group)).collect(),
@@ -172,7 +171,13 @@ impl<'a> Base<'a> {
                 let order = plan.orders[g].clone();
                 let mut measure = |gone: &[usize]| {
                     let found = self.measure(request, &probe, GroupConfig { range, kept: kept(&order, gone) })?;
-                    eprintln!("group {}: units gone {gone:?}, loss {:.5} at once, {:.5} after {} images", g + 1, found[0], found[1], self.config.short);
+                    eprintln!(
+                        "group {}: units gone {gone:?}, loss {:.5} at once, {:.5} after {} images",
+                        g + 1,
+                        found[0],
+                        found[1],
+                        self.config.short
+                    );
                     Ok(found)
                 };
                 let mut memory = std::mem::take(&mut plan.memory[g]);
@@ -262,7 +267,7 @@ fn policy(c: &PruneConfig) -> Result<Box<dyn Policy>> {
 /// The run that fine-tunes groups.
 fn run_config(request: &Request, groups: Vec<GroupConfig>, order: Option<Kept>) -> RunConfig {
     let c = &request.config;
-    let label_dropout = 0.1;
+    let label_dropout = tdc::label_dropout();
     RunConfig {
         name: c.name.clone(),
         method: MethodConfig::Tdc(TdcConfig { overlap: c.overlap, label_dropout, scratch: c.scratch, order, groups }),
