@@ -3,7 +3,7 @@
 #
 # Every arm is fine-tuned from the shipped teacher at the same cost, IMAGES times 0.8 of the teacher's call, exported and evaluated
 # on SEEDS seeds of SAMPLES images; what is done already is not done again. Needs the Fashion-MNIST files. LIMBECK=FILE takes a built
-# binary, ARMS="NAME ..." some arms alone. Rows go to the screen and to runs/study-tdc/table.txt.
+# binary, ARMS="NAME ..." some arms alone, SET="KEY=VALUE ..." other settings for all. Rows go to the screen and to runs/study-tdc/table.txt.
 #   scripts/study-tdc.sh [IMAGES] [SAMPLES] [SEEDS]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -45,7 +45,7 @@ arm() {
     [ -z "${ARMS:-}" ] || [[ " $ARMS " == *" $name "* ]] || return 0
     local seen
     seen=$(node -p "Math.round($images * 0.8 / $cost)")
-    for item in "images=$seen" "log.grid=$seen" "$@"; do set+=(--set "$item"); done
+    for item in "images=$seen" "log.grid=$seen" ${SET:-} "$@"; do set+=(--set "$item"); done
     begin "$name"
     [ -s "$model" ] || "$limbeck" prune models/fashion-teacher.safetensors --run "$out/$name" --out "$model" "${set[@]}"
     row "$name" "$model"

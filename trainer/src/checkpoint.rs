@@ -2,6 +2,7 @@
 
 use crate::optim::Adam;
 use anyhow::{Context, Result, bail};
+use limbeck_shared::graph::prune;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,16 @@ pub struct NetState {
     pub ema: Vec<f32>,
     /// The optimiser.
     pub adam: Adam,
+}
+
+impl NetState {
+    /// The state of a smaller network whose element i is element `index[i]` of this one's ([`limbeck_shared::graph::prune`]): it goes
+    /// on exactly as those elements would have here.
+    pub fn select(&self, index: &[usize]) -> NetState {
+        let of = |v: &Vec<f32>| if v.is_empty() { vec![] } else { prune::select(v, index) };
+        let adam = Adam { m: of(&self.adam.m), v: of(&self.adam.v), ..self.adam.clone() };
+        NetState { name: self.name.clone(), theta: of(&self.theta), ema: of(&self.ema), adam }
+    }
 }
 
 /// A run at one moment.
@@ -174,6 +185,21 @@ mod tests {
         assert!(load(dir.path(), &[("student", 2, true)]).unwrap().is_none());
         save(dir.path(), &state()).unwrap();
         assert_eq!(load(dir.path(), &[("student", 2, true)]).unwrap().unwrap(), state());
+    }
+
+    #[test]
+    fn a_pruned_state_goes_on_as_its_elements_would_have() {
+        let (index, config) = ([4, 0, 2], crate::config::OptimizerConfig::default());
+        let start: Vec<f32> = (0..6).map(|i| i as f32 - 2.5).collect();
+        let mut large = NetState { name: "n".into(), theta: start.clone(), ema: start, adam: Adam::new(6) };
+        let step = |net: &mut NetState, grad: &[f32]| net.adam.step(&config, 0.1, 0.5, grad, &mut net.theta, &mut net.ema, 0.9);
+        let grad: Vec<f32> = (0..6).map(|i| (i as f32).sin()).collect();
+        step(&mut large, &grad);
+        let mut small = large.select(&index);
+        step(&mut large, &grad);
+        step(&mut small, &prune::select(&grad, &index));
+        assert_eq!(small, large.select(&index));
+        assert_ne!(small.adam.m, large.adam.m[..3]);
     }
 
     #[test]

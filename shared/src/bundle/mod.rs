@@ -231,7 +231,7 @@ impl Meta {
     pub fn draw_program(&self, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<f64>) -> crate::Result<Program> {
         let (sampler, steps, guidance) = self.resolve(sampler, steps, guidance)?;
         let program = crate::program::build(sampler, &self.spec(), steps, guidance)?;
-        Ok(self.router.iter().fold(program, |program, router| router.route(program, &self.schedule)))
+        self.router.iter().try_fold(program, |program, router| router.route(program, &self.schedule))
     }
 
     /// The sampler, steps and guidance weight that [`Meta::draw_program`] uses for a request.

@@ -1,6 +1,7 @@
 //! Which network answers at which noise level.
 
 use super::{Instr, Program};
+use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use serde::Serialize;
 
@@ -21,12 +22,18 @@ impl Router {
     }
 
     /// The program with every `Eval` on the network of its input's noise level: Heun's second call may be on the next group's.
-    pub fn route(&self, mut program: Program, schedule: &Schedule) -> Program {
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a group has no network.
+    pub fn route(&self, mut program: Program, schedule: &Schedule) -> Result<Program> {
         for instr in &mut program.instrs {
             if let Instr::Eval(e) = instr {
-                e.net = self.nets[self.group(libm::log(schedule.noise_ratio(e.t)))];
+                let group = self.group(libm::log(schedule.noise_ratio(e.t)));
+                let found =
+                    || Error::config("router.nets", format!("{} networks", self.nets.len()), format!("{} groups'", self.edges.len() + 1));
+                e.net = *self.nets.get(group).ok_or_else(found)?;
             }
         }
-        program
+        Ok(program)
     }
 }

@@ -64,7 +64,7 @@ pub struct GroupConfig {
 fn overlap() -> f64 {
     0.02
 }
-fn label_dropout() -> f64 {
+pub(crate) fn label_dropout() -> f64 {
     0.1
 }
 

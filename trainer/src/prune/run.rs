@@ -11,7 +11,7 @@ use crate::data::{self, Dataset, Split};
 use crate::device::device;
 use crate::export;
 use crate::log::write_whole;
-use crate::method::tdc::{GroupConfig, TdcConfig, check_base, span};
+use crate::method::tdc::{self, GroupConfig, TdcConfig, check_base, span};
 use crate::train::{self, Outcome, Setup};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::Bundle;
@@ -267,7 +267,7 @@ fn policy(c: &PruneConfig) -> Result<Box<dyn Policy>> {
 /// The run that fine-tunes groups.
 fn run_config(request: &Request, groups: Vec<GroupConfig>, order: Option<Kept>) -> RunConfig {
     let c = &request.config;
-    let label_dropout = 0.1;
+    let label_dropout = tdc::label_dropout();
     RunConfig {
         name: c.name.clone(),
         method: MethodConfig::Tdc(TdcConfig { overlap: c.overlap, label_dropout, scratch: c.scratch, order, groups }),

@@ -254,7 +254,8 @@ fn a_program_on_networks_of_several_widths() {
     let thetas = [theta(&wide, 5), select(&theta(&wide, 5), &pruned.index)];
     let schedule = Schedule::Edm { sigma_min: 0.01, sigma_max: 20.0, rho: 7.0 };
     let spec = spec(schedule, Parameterization::Edm { sigma_data: 0.5 });
-    let program = Router { edges: vec![0.0], nets: vec![1, 0] }.route(program::build(Sampler::Heun, &spec, 4, 1.7).unwrap(), &schedule);
+    let program =
+        Router { edges: vec![0.0], nets: vec![1, 0] }.route(program::build(Sampler::Heun, &spec, 4, 1.7).unwrap(), &schedule).unwrap();
     let lowered = lower(&program, &spec).unwrap();
     let oracles = [Oracle(&wide, &thetas[0]), Oracle(&pruned.graph, &thetas[1])];
     let nets: Vec<&dyn Net> = oracles.iter().map(|o| o as &dyn Net).collect();

@@ -22,7 +22,7 @@ fn every_discrete_time_is_in_one_group_and_groups_follow_each_other() {
 fn an_eval_goes_to_the_network_of_its_inputs_level() {
     let spec = spec(EDM, Parameterization::Edm { sigma_data: 0.5 });
     let plain = build(Sampler::Heun, &spec, 6, 1.7).unwrap();
-    let routed = router(&EDM, &[2.0]).route(plain.clone(), &EDM);
+    let routed = router(&EDM, &[2.0]).route(plain.clone(), &EDM).unwrap();
     let evals = |p: &Program| p.instrs.iter().filter_map(|i| if let Instr::Eval(e) = i { Some(*e) } else { None }).collect::<Vec<_>>();
     for (before, after) in evals(&plain).into_iter().zip(evals(&routed)) {
         // Both calls of guidance, and Heun's second at the next time.
@@ -31,6 +31,8 @@ fn an_eval_goes_to_the_network_of_its_inputs_level() {
     let of = |p: &Program, net| evals(p).iter().filter(|e| e.net == net).count();
     assert!(of(&routed, 0) > 0 && of(&routed, 1) > 0);
     assert_eq!(routed.networks(), 2);
+    let short = Router { edges: vec![0.0], nets: vec![0] };
+    assert!(short.route(plain, &EDM).unwrap_err().to_string().contains("router.nets"));
 }
 
 #[test]
@@ -42,12 +44,10 @@ fn pure_noise_and_pure_data_have_a_group() {
 
 #[test]
 fn a_student_of_several_steps_has_a_network_for_each() {
-    let spec = spec(EDM, Parameterization::Edm { sigma_data: 0.5 });
-    let mut spec = spec;
-    spec.init_time = Some(2.5);
+    let spec = ModelSpec { init_time: Some(2.5), ..spec(EDM, Parameterization::Edm { sigma_data: 0.5 }) };
     let levels: Vec<f64> = (0..4).map(|k| EDM.at_uniform(EDM.uniform_of(2.5) * (1.0 - f64::from(k) / 4.0))).collect();
     let cuts: Vec<f64> = levels.windows(2).map(|l| (l[0] * l[1]).sqrt()).collect();
-    let program = router(&EDM, &cuts).route(build(Sampler::Renoise, &spec, 4, 1.0).unwrap(), &EDM);
+    let program = router(&EDM, &cuts).route(build(Sampler::Renoise, &spec, 4, 1.0).unwrap(), &EDM).unwrap();
     let nets: Vec<usize> = program.instrs.iter().filter_map(|i| if let Instr::Eval(e) = i { Some(e.net) } else { None }).collect();
     assert_eq!(nets, [3, 2, 1, 0]);
 }
