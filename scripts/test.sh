@@ -37,6 +37,9 @@ CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner cargo test "
 
 begin "build the page"
 page
+cargo build --locked --profile wasm-release --target wasm32-unknown-unknown -p limbeck-shared --features wgpu-web --example golden
+wasm-bindgen --target web --no-typescript --out-dir "${CARGO_TARGET_DIR:-target}/golden" \
+    "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/wasm-release/examples/golden.wasm"
 
 begin "size of the page"
 node scripts/payload.mjs dist 700

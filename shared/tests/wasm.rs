@@ -6,6 +6,9 @@
 //!     cargo test --release -p limbeck-shared --target wasm32-unknown-unknown --test wasm
 //! ```
 
+#[path = "../../tests/golden/networks.rs"]
+mod networks;
+
 use limbeck_shared::bundle::{self, GuidanceRange, ImageSpec, Meta, SamplerSpec, TrainingRecord};
 use limbeck_shared::cpu;
 use limbeck_shared::denoiser::{self, Net};
@@ -13,16 +16,9 @@ use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::program::{self, Parameterization, Sampler};
 use limbeck_shared::rng::{Stream, below, bits, normals, threefry2x32, uniforms};
 use limbeck_shared::schedule::Schedule;
-use safetensors::SafeTensors;
+use networks::{Backend, Golden};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
-
-/// A test on wasm32 cannot open files.
-const GOLDEN: [(&str, &[u8]); 3] = [
-    ("plain", include_bytes!("../../tests/golden/unet_plain.safetensors")),
-    ("cifar", include_bytes!("../../tests/golden/unet_cifar.safetensors")),
-    ("scale_shift", include_bytes!("../../tests/golden/unet_scale_shift.safetensors")),
-];
 
 /// FNV-1a over 32-bit words: one number for a long table.
 fn hash(words: impl Iterator<Item = u32>) -> u64 {
@@ -65,30 +61,12 @@ fn random_numbers_have_the_same_bits_everywhere() {
 }
 
 #[test]
-fn networks_match_diffusers() {
-    for (name, bytes) in GOLDEN {
-        let (_, meta) = SafeTensors::read_metadata(bytes).unwrap();
-        let config: NetworkConfig = serde_json::from_str(&meta.metadata().as_ref().unwrap()["config"]).unwrap();
-        let graph = config.build().unwrap();
-        let file = SafeTensors::deserialize(bytes).unwrap();
-        let get = |name: &str| -> Vec<f32> {
-            let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-        };
-        let labels = file
-            .tensor("in.label")
-            .map_or(vec![], |t| t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect());
-        let mut theta = vec![0.0; graph.param_count()];
-        for p in &graph.params {
-            theta[p.range()].copy_from_slice(&get(&format!("model.{}", p.name)));
-        }
-        let expected = get("out.y");
-        let mut y = vec![0.0; expected.len()];
-        let net = cpu::Net::new(graph, theta).unwrap();
-        net.forward(&get("in.x"), 2, &get("in.t"), &labels, &mut y).unwrap();
-        let scale = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let worst = y.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs() / scale)).fold(0.0, f64::max);
-        assert!(worst < 1e-4 && y.iter().all(|v| v.is_finite()), "{name}: off by {worst:e} of the largest value");
+fn golden_networks() {
+    for g in Golden::all() {
+        let mut y = vec![0.0; g.x.len()];
+        let net = cpu::Net::new(g.graph.clone(), g.theta.clone()).unwrap();
+        net.forward(&g.x, 2, &g.times, &g.labels, &mut y).unwrap();
+        g.judge(Backend::Cpu, &y).unwrap();
     }
 }
 

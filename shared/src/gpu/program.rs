@@ -57,6 +57,11 @@ impl GpuPlan {
         self.recording.dispatches()
     }
 
+    /// Bytes of its activations on the device.
+    pub fn bytes(&self) -> u64 {
+        self.recording.bytes()
+    }
+
     /// Draws images: `noise[k]` holds standard normals `[batch, c, h, w]` for the program's k-th noise, `labels` one label for each
     /// image (may be empty for unconditional networks), `null_label` what [`Label::Null`] stands for. The result is
     /// `[batch, c, h, w]`, and as much again for each kept register.

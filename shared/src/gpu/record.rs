@@ -104,6 +104,11 @@ impl Recording {
         self.commands.len()
     }
 
+    /// Bytes of the arena.
+    pub fn bytes(&self) -> u64 {
+        self.arena.size()
+    }
+
     /// Writes `contents` to the beginning of the arena, runs every dispatch, and hands the results' floats, one
     /// after another, to `read`.
     pub async fn run<T>(&mut self, contents: &[f32], read: impl FnOnce(&[f32]) -> T) -> Result<T> {

@@ -22,7 +22,7 @@ pub struct Model {
     bytes: u64,
     /// The CPU interpreter's networks, once it has been used.
     nets: Vec<cpu::Net>,
-    /// The GPU's weights and its last plan, once it has been used.
+    /// The GPU's weights and its last plans, once it has been used.
     gpu: Option<Loaded>,
     /// The same model with the way between two classes in its label tables, once it has been travelled.
     blend: Option<Box<Blend>>,
@@ -36,8 +36,13 @@ struct Blend {
 
 struct Loaded {
     model: gpu::GpuModel,
-    plan: Option<Planned>,
+    /// The last ones, the latest at the end.
+    plans: Vec<Planned>,
 }
+
+/// Plans kept, for one image and for a grid, and what they may take of a device's memory, bytes.
+const PLANS: usize = 3;
+const PLANS_BYTES: u64 = 64 << 20;
 
 /// A plan, and what it was asked for: the program and the number of images.
 struct Planned {
@@ -201,15 +206,18 @@ impl Model {
             return Ok(wanted);
         };
         let model = self.load_gpu(engine)?;
-        let mut loaded = self.gpu.take().unwrap_or(Loaded { model, plan: None });
-        if let Some(p) = loaded.plan.take_if(|p| p.lowered == *lowered && p.wanted == wanted) {
-            let slice = p.slice;
-            loaded.plan = Some(p);
+        let mut loaded = self.gpu.take().unwrap_or(Loaded { model, plans: vec![] });
+        if let Some(i) = loaded.plans.iter().position(|p| p.lowered == *lowered && p.wanted == wanted) {
+            let kept = loaded.plans.remove(i);
+            let slice = kept.slice;
+            loaded.plans.push(kept);
             self.gpu = Some(loaded);
             return Ok(slice);
         }
-        // The old arena first: two may not fit beside each other.
-        loaded.plan = None;
+        // Room first: a large plan and another may not fit beside each other.
+        while loaded.plans.len() >= PLANS || loaded.plans.iter().map(|p| p.plan.bytes()).sum::<u64>() > PLANS_BYTES {
+            loaded.plans.remove(0);
+        }
         let mut slice = wanted;
         let plan = loop {
             match loaded.model.plan(lowered, slice) {
@@ -219,7 +227,7 @@ impl Model {
         };
         // No wrong picture is ever shown.
         loaded.model.verify(&self.bundle.thetas, if *software { 1 } else { slice }).await?;
-        loaded.plan = Some(Planned { lowered: lowered.clone(), wanted, slice, plan });
+        loaded.plans.push(Planned { lowered: lowered.clone(), wanted, slice, plan });
         self.gpu = Some(loaded);
         Ok(slice)
     }
@@ -237,7 +245,7 @@ impl Model {
     fn load_gpu(&mut self, engine: &gpu::Engine) -> Result<gpu::GpuModel> {
         let loaded = match &mut self.gpu {
             Some(loaded) => loaded,
-            slot => slot.insert(Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plan: None }),
+            slot => slot.insert(Loaded { model: engine.load(&self.bundle.graphs, &self.bundle.thetas)?, plans: vec![] }),
         };
         Ok(loaded.model.clone())
     }
@@ -251,13 +259,13 @@ impl Model {
         let null = self.bundle.meta.null_label.unwrap_or(0);
         let mut labels: Vec<u32> = (first..first + n).map(|k| job.labels.get(k).copied().unwrap_or(0)).collect();
         let mut noise = path::noise(job, first);
-        let mut pixels = match &mut self.gpu {
-            Some(Loaded { plan: Some(Planned { plan, .. }), .. }) => {
+        let mut pixels = match self.gpu.as_mut().and_then(|loaded| loaded.plans.last_mut()) {
+            Some(planned) => {
                 // A plan draws whole batches; the last one's surplus is dropped.
                 labels.resize(slice, 0);
-                plan.sample_from(&mut noise, &labels, null).await?
+                planned.plan.sample_from(&mut noise, &labels, null).await?
             }
-            _ => {
+            None => {
                 let nets: Vec<&dyn Net> = self.nets.iter().map(|n| n as &dyn Net).collect();
                 program::run_from(lowered, &nets, &mut noise, &labels, null)?
             }

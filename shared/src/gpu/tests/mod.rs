@@ -1,7 +1,6 @@
 //! Tests on a real device; without an adapter they fail.
 
 mod faults;
-mod golden;
 mod ops;
 mod programs;
 mod reference;

@@ -1,7 +1,7 @@
 //! Whole sampler programs against the same programs walked with networks in f64.
 
 use super::super::{Engine, Options, WeightStorage, block_on};
-use super::{engine, normals, reference, relative, theta};
+use super::{engine, engines, normals, reference, relative, theta};
 use crate::denoiser::{Lowered, Net, Step, lower, lower_keeping};
 use crate::error::Result;
 use crate::graph::{Graph, NetworkConfig};
@@ -61,17 +61,22 @@ fn compare(engine: &Engine, name: &str, graph: &Graph, lowered: &Lowered, labels
 
 #[test]
 fn programs_agree_with_the_walk() {
-    let engine = engine(WeightStorage::F16);
+    for engine in engines(WeightStorage::F16) {
+        agree(&engine);
+    }
+}
+
+fn agree(engine: &Engine) {
     let (graph, lowered) = guided_heun();
-    compare(&engine, "guided Heun on EDM", &graph, &lowered, &[0, 3, 4], 5);
+    compare(engine, "guided Heun on EDM", &graph, &lowered, &[0, 3, 4], 5);
     let mut reversed = lowered.clone();
     for step in &mut reversed.steps {
         if let Step::Net(e) = step {
             e.label = if e.label == Label::Null { Label::Given } else { Label::Null };
         }
     }
-    compare(&engine, "the same with labels exchanged", &graph, &reversed, &[0, 3, 4], 5);
-    compare(&engine, "the same call by call", &graph, &lowered, &[0, 3, 4, 1, 2, 5, 0, 1, 2], 5);
+    compare(engine, "the same with labels exchanged", &graph, &reversed, &[0, 3, 4], 5);
+    compare(engine, "the same call by call", &graph, &lowered, &[0, 3, 4, 1, 2, 5, 0, 1, 2], 5);
 
     let graph = unet(serde_json::json!({"resnet_time_scale_shift": "scale_shift", "limbeck_space_to_depth": 2}));
     let ddpm = Schedule::DdpmLinear { beta_start: 1e-4, beta_end: 0.02, steps: 1000 };
@@ -80,33 +85,34 @@ fn programs_agree_with_the_walk() {
     for (sampler, parameterization) in ways {
         let spec = spec(ddpm, parameterization);
         let lowered = lower(&program::build(sampler, &spec, 4, 1.0).unwrap(), &spec).unwrap();
-        compare(&engine, &format!("{sampler:?} on DDPM"), &graph, &lowered, &[0, 0], 0);
+        compare(engine, &format!("{sampler:?} on DDPM"), &graph, &lowered, &[0, 0], 0);
     }
 }
 
 #[test]
 fn a_second_run_makes_nothing_and_repeats_every_bit() {
-    let engine = engine(WeightStorage::F16);
     let (graph, lowered) = guided_heun();
     let theta = theta(&graph, 5);
-    let model = engine.load(std::slice::from_ref(&graph), std::slice::from_ref(&theta)).unwrap();
-    let mut plan = model.plan(&lowered, 3).unwrap();
-    let planned = engine.counters();
-    let first = block_on(plan.sample(1, 0, &[0, 1, 2], 5)).unwrap();
-    let between = engine.counters();
-    let other = block_on(plan.sample(2, 0, &[0, 1, 2], 5)).unwrap();
-    let again = block_on(plan.sample(1, 0, &[0, 1, 2], 5)).unwrap();
-    let after = engine.counters();
-    assert_eq!(first, again);
-    assert_ne!(first, other);
-    let made = |c: super::super::Counters| [c.pipelines, c.buffers, c.bind_groups];
-    assert_eq!(made(planned), made(after), "buffers, bind groups and pipelines belong to planning");
-    assert_eq!(made(planned)[1..], [4, 1], "weights, activations, result, parameters; one bind group");
-    assert!(planned.pipelines <= 25);
-    let runs = |c: super::super::Counters| [c.submits, c.passes, c.readbacks, c.dispatches / plan.dispatches() as u64];
-    assert_eq!(runs(planned), [0; 4]);
-    assert_eq!(runs(between), [1; 4]);
-    assert_eq!(runs(after), [3; 4]);
+    for engine in engines(WeightStorage::F16) {
+        let model = engine.load(std::slice::from_ref(&graph), std::slice::from_ref(&theta)).unwrap();
+        let mut plan = model.plan(&lowered, 3).unwrap();
+        let planned = engine.counters();
+        let first = block_on(plan.sample(1, 0, &[0, 1, 2], 5)).unwrap();
+        let between = engine.counters();
+        let other = block_on(plan.sample(2, 0, &[0, 1, 2], 5)).unwrap();
+        let again = block_on(plan.sample(1, 0, &[0, 1, 2], 5)).unwrap();
+        let after = engine.counters();
+        assert_eq!(first, again);
+        assert_ne!(first, other);
+        let made = |c: super::super::Counters| [c.pipelines, c.buffers, c.bind_groups];
+        assert_eq!(made(planned), made(after), "buffers, bind groups and pipelines belong to planning");
+        assert_eq!(made(planned)[1..], [4, 1], "weights, activations, result, parameters; one bind group");
+        assert!(planned.pipelines <= 25);
+        let runs = |c: super::super::Counters| [c.submits, c.passes, c.readbacks, c.dispatches / plan.dispatches() as u64];
+        assert_eq!(runs(planned), [0; 4]);
+        assert_eq!(runs(between), [1; 4]);
+        assert_eq!(runs(after), [3; 4]);
+    }
 }
 
 #[test]
