@@ -90,6 +90,7 @@ async function compare(tab, browser, provider) {
     }
     for (const calls of [1, 4]) {
       for (const batch of [1, 16]) {
+        assert.ok(best.has(`ours ${batch} ${calls}`), `${network} does not draw in ${calls} calls by default`);
         const [a, b] = [best.get(`ours ${batch} ${calls}`), calls * best.get(`peer ${batch}`)];
         const name = `b${batch}${calls > 1 ? `x${calls}` : ""}`;
         const round = (ms) => ms.toFixed(ms < 100 ? 1 : 0);
