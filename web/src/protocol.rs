@@ -1,8 +1,13 @@
 //! What page and worker say to each other: a JSON text and, beside it, at most one array whose buffer changes hands.
 
+mod measure;
+mod model;
+
+pub use measure::{Measurement, Race, Trial};
+pub use model::{ModelInfo, Way};
+
 use js_sys::{Object, Reflect};
-use limbeck_shared::bundle::GuidanceRange;
-use limbeck_shared::program::{ModelSpec, Sampler};
+use limbeck_shared::program::Sampler;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use wasm_bindgen::prelude::*;
 
@@ -120,48 +125,6 @@ pub struct Job {
     pub blend: Option<[u32; 2]>,
 }
 
-/// One configuration to measure.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Trial {
-    /// What to draw, all of it at once.
-    pub job: Job,
-    /// On the CPU, whatever draws the pictures.
-    pub cpu: bool,
-    /// Of the job's network calls the first one alone.
-    pub call: bool,
-}
-
-/// What a trial found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Measurement {
-    /// Time of each run, milliseconds, in order; the runs that prepare are not among them.
-    pub ms: Vec<f64>,
-    /// Network calls an image.
-    pub calls: usize,
-    /// Multiply-accumulates of one run.
-    pub macs: u64,
-    /// Kernels that a run starts on the GPU; 0 on the CPU.
-    pub dispatches: usize,
-    /// The network's time inputs in the call; empty unless one call was measured.
-    pub times: Vec<f32>,
-}
-
-/// What a race of the two interpreters found: both called the same network on the same images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Race {
-    /// The adapter's name.
-    pub adapter: String,
-    /// SHA-256 of the model's file.
-    pub sha256: String,
-    /// Milliseconds on the adapter.
-    pub gpu: f64,
-    /// Milliseconds on the CPU.
-    pub cpu: f64,
-    /// The adapter's answer was another one than the CPU's.
-    #[serde(default)]
-    pub wrong: bool,
-}
-
 /// Who computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineInfo {
@@ -175,83 +138,6 @@ pub struct EngineInfo {
     pub gpu: Option<String>,
     /// Why this one, in a sentence; empty where there is nothing to explain.
     pub note: String,
-}
-
-/// What the page needs to know about an opened bundle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelInfo {
-    /// The model's name.
-    pub name: String,
-    /// SHA-256 of the file.
-    pub sha256: String,
-    /// Its size.
-    pub bytes: u64,
-    /// `[channels, height, width]`.
-    pub shape: [usize; 3],
-    /// Names of the classes, by label.
-    pub classes: Vec<String>,
-    /// Guidance weights on offer.
-    pub guidance: Option<GuidanceSpec>,
-    /// Ways of drawing, the default first.
-    pub ways: Vec<Way>,
-    /// What sampler builders need to know.
-    pub spec: ModelSpec,
-    /// Parameters of each network.
-    pub params: Vec<usize>,
-    /// Multiply-accumulates of one call of each network on one image.
-    pub macs: Vec<u64>,
-    /// Method of training.
-    pub method: String,
-    /// Preset of training.
-    pub preset: String,
-    /// SHA-256 of the teacher's bundle.
-    pub teacher: Option<String>,
-    /// Images (or noises) seen in training.
-    pub images_seen: u64,
-    /// Training time in seconds.
-    pub seconds: f64,
-    /// Command line of the training.
-    pub command: String,
-    /// Measured figures: name and JSON text.
-    pub evaluation: Vec<(String, String)>,
-    /// Schedule and parameterisation, as short JSON.
-    pub schedule: String,
-    /// As above.
-    pub parameterization: String,
-    /// Licence of the weights.
-    pub licence: String,
-}
-
-/// Guidance weights on offer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GuidanceSpec {
-    /// Least.
-    pub min: f64,
-    /// Largest.
-    pub max: f64,
-    /// Unless told otherwise.
-    pub default: f64,
-}
-
-impl From<GuidanceRange> for GuidanceSpec {
-    fn from(r: GuidanceRange) -> GuidanceSpec {
-        GuidanceSpec { min: r.min, max: r.max, default: r.default }
-    }
-}
-
-/// A sampler with a number of steps, and what it costs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Way {
-    /// The sampler.
-    pub sampler: Sampler,
-    /// Its steps.
-    pub steps: usize,
-    /// Network calls for one image without guidance.
-    pub calls: usize,
-    /// The bundle's own choice.
-    pub default: bool,
-    /// The sampler takes any number of steps; this one is only among the usual ones.
-    pub open: bool,
 }
 
 /// From worker to page.

@@ -4,7 +4,7 @@
 #   chromium webgpu b1 ratio 0.43 (ours 210 ms, peer 488 ms) reference
 # each side's time being the better of the rounds' medians, after the two answers were found to agree to 1e-3.
 #   tests/peers/ort-web/run.sh [ROUNDS] [BROWSER-PROVIDER...]      1, and all of chromium-wasm chromium-webgpu firefox-wasm firefox-webgpu
-# On software adapters the WebGPU lines take some minutes. What is missing is installed: PyTorch and its exporter into target/peers-venv,
+# On software adapters the WebGPU lines take a quarter of an hour, or more. What is missing is installed: PyTorch and its exporter into target/peers-venv,
 # ONNX Runtime Web beside this script.
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/setup.sh"
 

@@ -167,7 +167,7 @@ impl App {
     }
 
     /// The job is one of the rows.
-    pub fn has_measured(&self, number: u32) -> bool {
+    pub fn is_trial(&self, number: u32) -> bool {
         self.bench.rows.iter().any(|r| r.trial.job.number == number)
     }
 

@@ -1,7 +1,7 @@
 //! The Model view: what a bundle says of itself.
 
 use super::App;
-use super::controls::sampler_text;
+use super::steps::sampler_text;
 use super::ui::{attr, duration, figure, plural, text};
 use crate::protocol::ModelInfo;
 use limbeck_shared::program::Sampler;

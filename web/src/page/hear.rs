@@ -55,7 +55,7 @@ impl App {
                 self.with_run(number, true, |_| ());
             }
             FromWorker::Cancelled { number } => self.with_run(number, true, Run::cancel),
-            FromWorker::DrawFailed { number, message } if self.has_measured(number) => {
+            FromWorker::DrawFailed { number, message } if self.is_trial(number) => {
                 self.unmeasured(number, &message);
                 self.with_run(number, true, Run::fail);
             }

@@ -28,6 +28,7 @@ mod races;
 mod run;
 mod share;
 mod shelf;
+mod steps;
 mod theme;
 mod travel;
 mod ui;
