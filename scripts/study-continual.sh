@@ -10,11 +10,11 @@
 # every run.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-images=20000 first=100000 seeds="1 2 3" count=5000 batch=32 out=runs/study-continual extra=()
+images=12000 first=100000 seeds="1 2 3" count=1000 batch=32 out=runs/study-continual extra=()
 preset=fashion-continual tasks=5 figures=docs/continual sigma_data=0.7
 if [ "${1:-}" = --toy ]; then
     shift
-    images=100000 first=100000 count=20000 batch=512 out=runs/study-continual-toy
+    images=60000 first=120000 count=10000 batch=128 out=runs/study-continual-toy
     preset=toy-continual tasks=4 figures=docs/continual-toy sigma_data=0.53
 fi
 all="fine-tune joint gaussian lwf replay-2 distillation-2 replay-10 distillation-10 partial-10 edm-distillation-10 edm-one-step \
