@@ -169,7 +169,8 @@ unsafe fn store_part256(p: *mut f32, v: std::arch::x86_64::__m256, n: usize) {
     unsafe { std::arch::x86_64::_mm256_maskstore_ps(p, first_of_8(n), v) }
 }
 
-/// wasm's vectors: four lanes, multiply and add apart. Engines map them onto the 16 registers of x86-64 or the 32 of AArch64.
+/// wasm's vectors: four lanes, multiply and add apart. Engines map them onto registers of which x86-64 has 16 and they keep some for
+/// themselves: a third column of sums would not fit.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[derive(Clone, Copy)]
 pub struct Simd128;
@@ -178,7 +179,7 @@ pub struct Simd128;
 impl Simd for Simd128 {
     type V = std::arch::wasm32::v128;
     const LANES: usize = 4;
-    const TILE: [usize; 2] = [4, 3];
+    const TILE: [usize; 2] = [4, 2];
     #[inline(always)]
     fn splat(v: f32) -> Self::V {
         std::arch::wasm32::f32x4_splat(v)

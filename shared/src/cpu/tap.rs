@@ -54,7 +54,6 @@ fn product_body<S: Simd>(m: usize, w: &[f32], offsets: &[u32], x: &[f32], len: u
             unsafe {
                 for row in (0..MR).step_by(rows) {
                     match (rows, columns) {
-                        (4, 3) => tile::<S, 4, 3>(&w[row..], offsets, x, p, &mut out[row * ld..], ld),
                         (4, 2) => tile::<S, 4, 2>(&w[row..], offsets, x, p, &mut out[row * ld..], ld),
                         (4, _) => tile::<S, 4, 1>(&w[row..], offsets, x, p, &mut out[row * ld..], ld),
                         (_, 3) => tile::<S, MR, 3>(w, offsets, x, p, out, ld),
