@@ -293,7 +293,8 @@ fn run_prune(a: Prune) -> Result<ExitCode> {
     }
     train::handle_signals()?;
     let run = a.run.unwrap_or_else(|| Path::new("runs").join(&config.name));
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    // The program's own path is no part of what was done.
+    let command = std::iter::once("limbeck".into()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
     if let Some(out) = prune::run(&prune::Request { model: a.model, config, run, out: a.out, command })? {
         eprintln!("wrote {}", out.display());
     }
