@@ -32,10 +32,10 @@ fn all(blocks: &[Block]) -> Kept {
     blocks.iter().map(|b| (0..b.units).collect()).collect()
 }
 
-fn close(a: &[f32], b: &[f32]) {
+fn close(a: &[f32], b: &[f32], within: f32) {
     let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     let size = b.iter().fold(1f32, |m, v| m.max(v.abs()));
-    assert!(a.len() == b.len() && worst < 1e-6 * size, "{worst} of {size}");
+    assert!(a.len() == b.len() && worst < within * size, "{worst} of {size}");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_norm_group_that_says_nothing_goes_without_a_trace() {
         }
         let pruned = prune(&config, &kept).unwrap();
         assert!(pruned.graph.macs() < graph.macs());
-        close(&output(&pruned.graph, select(&theta, &pruned.index)), &output(&graph, theta));
+        close(&output(&pruned.graph, select(&theta, &pruned.index)), &output(&graph, theta), 1e-6);
     }
 }
 
@@ -121,7 +121,8 @@ fn another_order_of_units_is_the_same_network() {
     let pruned = prune(&config, &reversed).unwrap();
     assert_eq!((&pruned.graph, pruned.config == config), (&graph, true));
     assert_ne!(pruned.index, (0..theta.len()).collect::<Vec<_>>());
-    close(&output(&graph, select(&theta, &pruned.index)), &output(&graph, theta));
+    // Sums over channels are taken in another order.
+    close(&output(&graph, select(&theta, &pruned.index)), &output(&graph, theta), 1e-5);
 }
 
 #[test]
