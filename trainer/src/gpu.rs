@@ -16,7 +16,7 @@ mod with_wgpu {
     /// Draws one image for each label, and says on stderr which adapter does.
     ///
     /// # Errors
-    /// If there is no adapter, or the engine cannot run the network.
+    /// If there is no adapter, the engine cannot run the network, or the adapter computes wrong values.
     pub fn draw(
         bundle: &Bundle,
         lowered: &Lowered,
@@ -31,6 +31,8 @@ mod with_wgpu {
         let model = engine.load(&bundle.graphs, &bundle.thetas)?;
         let batch = model.largest_batch(lowered, SLICE.min(labels.len()))?;
         let mut plan = model.plan(lowered, batch)?;
+        // A wrong picture is worse than none.
+        block_on(model.verify(&bundle.thetas, if info.is_fallback { 1 } else { batch }))?;
         let values = bundle.meta.image.values();
         let mut out = Vec::with_capacity(labels.len() * values);
         for (i, part) in labels.chunks(batch).enumerate() {

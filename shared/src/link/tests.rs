@@ -66,7 +66,7 @@ fn values_out_of_bounds_fall_back() {
         ("view=admin", "view", "one of draw, compare, path, travel, model, bench"),
         ("h=0123abc", "h", "8 to 64 hexadecimal digits of a SHA-256"),
         ("h=xyzxyzxyz", "h", "8 to 64 hexadecimal digits of a SHA-256"),
-        ("sampler=warp", "sampler", "one of one_step, euler, ddim, heun, renoise, flow_map, flow_euler"),
+        ("sampler=warp", "sampler", "one of one_step, euler, ddim, ddim_clipped, heun, renoise, flow_map, flow_euler"),
         ("i=64", "i", "a whole number from 0 to 63"),
         ("t=1001", "t", "a whole number from 0 to 1000"),
         ("t=0.5", "t", "a whole number from 0 to 1000"),
