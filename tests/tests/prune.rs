@@ -3,29 +3,22 @@
 use limbeck_tests::{Kind, run, succeed, write_model};
 use std::path::Path;
 
-/// IDX files of a few images of 8 x 8 in three classes: stripes across, stripes along, and squares.
+/// Folders of images of 8 x 8 in three classes, for training and for tests: stripes across, stripes along, and squares.
 fn images(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    for (part, n) in [("train", 48u32), ("t10k", 24)] {
-        let pixel = |k: u32, y: u32, x: u32| {
-            let on = match k % 3 {
-                0 => (y + k) % 4 < 2,
-                1 => (x + k) % 4 < 2,
-                _ => (2..6).contains(&((x + k) % 8)) && (2..6).contains(&y),
-            };
-            if on { 230 } else { 20 }
-        };
-        let sizes = |magic: u8, sizes: &[u32]| {
-            let mut head = vec![0, 0, 8, magic];
-            head.extend(sizes.iter().flat_map(|s| s.to_be_bytes()));
-            head
-        };
-        let mut data = sizes(3, &[n, 8, 8]);
-        data.extend((0..n).flat_map(|k| (0..8).flat_map(move |y| (0..8).map(move |x| pixel(k, y, x)))));
-        std::fs::write(folder.join(format!("{part}-images-idx3-ubyte")), data).unwrap();
-        let mut labels = sizes(1, &[n]);
-        labels.extend((0..n).map(|k| (k % 3) as u8));
-        std::fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
+    for (split, n) in [("train", 16u32), ("test", 8)] {
+        for (class, name) in ["across", "along", "squares"].iter().enumerate() {
+            let class_folder = folder.join(split).join(name);
+            std::fs::create_dir_all(&class_folder).unwrap();
+            for k in 0..n {
+                let on = |x: u32, y: u32| match class {
+                    0 => (y + k) % 4 < 2,
+                    1 => (x + k) % 4 < 2,
+                    _ => (2..6).contains(&((x + k) % 8)) && (2..6).contains(&y),
+                };
+                let pixel = |x, y| image::Luma([if on(x, y) { 230 } else { 20u8 }]);
+                image::GrayImage::from_fn(8, 8, pixel).save(class_folder.join(format!("{k:02}.png"))).unwrap();
+            }
+        }
     }
 }
 

@@ -135,7 +135,7 @@ struct Prune {
     /// Bundle to write; routed.safetensors in the run directory unless given
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Folder of the training images, instead of the settings'
+    /// Folder of the images, with a test split, instead of the settings'
     #[arg(long)]
     data: Option<PathBuf>,
     /// Override a key, such as floor=0.5
@@ -299,7 +299,7 @@ fn run_train(a: Train) -> Result<ExitCode> {
 fn run_prune(a: Prune) -> Result<ExitCode> {
     let mut config = prune::config::resolve(a.config.as_deref(), &a.set)?;
     if let Some(dir) = a.data {
-        config.data = config.data.with_dir(&dir);
+        config.data = data::DataSpec::detect(&dir)?;
     }
     if a.dry_run {
         say!("{}", prune::plan(&a.model, &config)?.trim_end());
