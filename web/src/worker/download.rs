@@ -14,6 +14,8 @@ use web_sys::{AbortSignal, DedicatedWorkerGlobalScope, Headers, ReadableStreamDe
 const RESERVE: u64 = 64 << 20;
 /// Milliseconds between two reports.
 const REPORT: f64 = 60.0;
+/// Bytes after which one is due anyway.
+const REPORT_BYTES: usize = 128 << 10;
 /// Milliseconds before the second attempt.
 const PAUSE: i32 = 800;
 
@@ -146,7 +148,7 @@ impl Download<'_> {
         let broken = |e: JsValue| Failure::Broken(timer::text_of(&e));
         let bytes = &mut file.bytes;
         let mut total = self.size;
-        let mut reported = f64::NEG_INFINITY;
+        let (mut reported, mut shown) = (f64::NEG_INFINITY, 0);
         loop {
             let chunk = JsFuture::from(reader.read()).await.map_err(broken)?;
             if Reflect::get(&chunk, &"done".into()).is_ok_and(|d| d.is_truthy()) {
@@ -167,8 +169,9 @@ impl Download<'_> {
             if total.is_some_and(|t| t > MAX_FILE) {
                 return Err(too_long());
             }
-            if timer::now() - reported > REPORT {
-                reported = timer::now();
+            // By bytes too: a transfer that stalls after a burst must not stand at what came before it.
+            if timer::now() - reported > REPORT || grown - shown >= REPORT_BYTES {
+                (reported, shown) = (timer::now(), grown);
                 progress(grown as u64, total);
             }
         }
