@@ -3,7 +3,7 @@
 use crate::config::Arithmetic;
 use crate::config::OptimizerConfig;
 use crate::optim::Adam;
-use crate::sample::{self, Device, Labels, Request};
+use crate::sample::{self, Device, Request};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use limbeck_shared::cpu::{Cond, Exec, Keep, threads};
@@ -93,16 +93,7 @@ pub fn run(what: &Bench) -> Result<String> {
         }
         Bench::Sample { model, count, repeat, device, precision } => {
             let bundle = crate::train::read_bundle(model)?;
-            let request = Request {
-                count: *count,
-                seed: 0,
-                labels: Labels::Each,
-                sampler: None,
-                steps: None,
-                guidance: None,
-                device: *device,
-                precision: *precision,
-            };
+            let request = Request { device: *device, precision: *precision, ..Request::plain(*count, 0) };
             let ms = time(*repeat, || sample::draw(&bundle, &request, |_| {}).map(|_| ()))?;
             ("sample", *count, ms, *device)
         }

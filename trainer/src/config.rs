@@ -272,11 +272,7 @@ pub fn resolve(preset_or_file: &str, overrides: &[String]) -> Result<RunConfig> 
             (format!("`{}`", path.display()), text)
         }
     };
-    let mut table: toml::Table = toml::from_str(&text).with_context(|| format!("{origin} is no TOML"))?;
-    for item in overrides {
-        set(&mut table, item)?;
-    }
-    let mut config: RunConfig = toml::Value::Table(table).try_into().with_context(|| format!("{origin} does not describe a run"))?;
+    let mut config: RunConfig = parse(&text, &origin, "a run", overrides)?;
     config.check().with_context(|| origin)?;
     config.precision = match config.precision.resolve() {
         Precision::F32 => Arithmetic::F32,
@@ -286,8 +282,20 @@ pub fn resolve(preset_or_file: &str, overrides: &[String]) -> Result<RunConfig> 
     Ok(config)
 }
 
+/// Settings of one kind, `what`, from TOML that came from `origin`, with `key=value` overrides.
+///
+/// # Errors
+/// Names the origin or the override, what was found, and what was expected.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str, origin: &str, what: &str, overrides: &[String]) -> Result<T> {
+    let mut table: toml::Table = toml::from_str(text).with_context(|| format!("{origin} is no TOML"))?;
+    for item in overrides {
+        set(&mut table, item)?;
+    }
+    toml::Value::Table(table).try_into().with_context(|| format!("{origin} does not describe {what}"))
+}
+
 /// Applies one `a.b=value`; the value is TOML, or a bare word.
-pub(crate) fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     let Some((key, value)) = item.split_once('=') else {
         bail!("--set {item}: found no `=`, expected key=value");
     };

@@ -86,6 +86,22 @@ pub struct Request {
     pub precision: Arithmetic,
 }
 
+impl Request {
+    /// `count` images of each class in turn, by the bundle's defaults, on the CPU in f32.
+    pub fn plain(count: usize, seed: u64) -> Request {
+        Request {
+            count,
+            seed,
+            labels: Labels::Each,
+            sampler: None,
+            steps: None,
+            guidance: None,
+            device: Device::Cpu,
+            precision: Arithmetic::F32,
+        }
+    }
+}
+
 /// Images in a pass on the CPU: enough for every thread, few enough to stay small.
 const SLICE: usize = 64;
 

@@ -1,6 +1,5 @@
 //! Going on with a bundle that exists: new images in, a bundle out that draws old and new classes, and what the old ones lost.
 
-use super::report::request;
 use super::{Command, trained};
 use crate::config::{self, MethodConfig};
 use crate::data::{self, DataSpec, Dataset, InMemory, Split};
@@ -8,7 +7,7 @@ use crate::judge::Judge;
 use crate::log::grid;
 use crate::method::continual::{Noised, times};
 use crate::method::{noise, tensor};
-use crate::sample;
+use crate::sample::{self, Request};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::Bundle;
 use limbeck_shared::cpu::Exec;
@@ -73,7 +72,7 @@ pub(super) fn run(c: &Command, from: &Path) -> Result<Option<Further>> {
     let Some(model) = trained(config, &run, &out)? else { return Ok(None) };
 
     let count = c.count.max(PROBES);
-    let mut drawn = sample::draw(&old, &request(count, SEED), |_| {})?;
+    let mut drawn = sample::draw(&old, &Request::plain(count, SEED), |_| {})?;
     old.meta.image.clamp(&mut drawn);
     let labels = sample::labels(&old.meta, sample::Labels::Each, PROBES);
     let len = old.meta.image.values();
@@ -96,12 +95,12 @@ pub(super) fn run(c: &Command, from: &Path) -> Result<Option<Further>> {
             0 => None,
             _ => {
                 let judge = Judge::over(&c.features, Box::new(mixture(&drawn, new.as_ref(), share)?), None)?;
-                let value = |b: &Bundle| Ok::<_, anyhow::Error>(serde_json::to_value(judge.model(b, &request(c.count, 0))?)?);
+                let value = |b: &Bundle| Ok::<_, anyhow::Error>(serde_json::to_value(judge.model(b, &Request::plain(c.count, 0))?)?);
                 Some([value(&old)?, value(&model)?])
             }
         },
     };
-    let images = sample::draw(&model, &request(60, 0), |_| {})?;
+    let images = sample::draw(&model, &Request::plain(60, 0), |_| {})?;
     grid::save(&run.join("after.png"), &images, model.meta.image.shape(), grid::Layout { columns: 10, upscale: 2 })?;
     crate::log::write_whole(&run.join("further.json"), serde_json::to_string_pretty(&further)?.as_bytes())?;
     Ok(Some(further))

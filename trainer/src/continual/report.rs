@@ -1,10 +1,9 @@
 //! What a model draws of the classes that it has been taught so far.
 
-use crate::config::Arithmetic;
 use crate::data::{self, DataSpec, Split};
 use crate::judge::{Judge, Measured};
 use crate::log::grid;
-use crate::sample::{self, Device, Labels, Request};
+use crate::sample::{self, Request};
 use anyhow::Result;
 use limbeck_shared::bundle::Bundle;
 use serde::{Deserialize, Serialize};
@@ -38,19 +37,6 @@ pub struct Measure<'a> {
     pub count: usize,
 }
 
-pub(super) fn request(count: usize, seed: u64) -> Request {
-    Request {
-        count,
-        seed,
-        labels: Labels::Each,
-        sampler: None,
-        steps: None,
-        guidance: None,
-        device: Device::Cpu,
-        precision: Arithmetic::F32,
-    }
-}
-
 impl Measure<'_> {
     /// Measures a model against the images of the classes `seen`, and writes a picture: a column for each class in the order in
     /// which they were learned, with the first images that the classifier names so; a class that is not drawn stays dark.
@@ -60,7 +46,7 @@ impl Measure<'_> {
     pub fn task(&self, bundle: &Bundle, data: &DataSpec, seen: &[u32], picture: &Path) -> Result<Option<Measured>> {
         let shape = bundle.meta.image.shape();
         if self.count == 0 {
-            let images = sample::draw(bundle, &request(ROWS * 10, SEED), |_| {})?;
+            let images = sample::draw(bundle, &Request::plain(ROWS * 10, SEED), |_| {})?;
             grid::save(picture, &images, shape, grid::Layout { columns: 10, upscale: 2 })?;
             return Ok(None);
         }
@@ -70,7 +56,7 @@ impl Measure<'_> {
             true => Judge::points(data::open(&known, Split::Train)?, Some(data::open(&known, Split::Test)?))?,
             false => Judge::open(self.features, &known)?,
         };
-        let (measured, images) = judge.model_and_images(bundle, &request(self.count, SEED))?;
+        let (measured, images) = judge.model_and_images(bundle, &Request::plain(self.count, SEED))?;
         let chosen = if points { images } else { columns(&images, &judge.named(&images)?, seen, shape.iter().product()) };
         grid::save(picture, &chosen, shape, grid::Layout { columns: seen.len(), upscale: 2 })?;
         Ok(Some(measured))

@@ -1,6 +1,6 @@
 //! Settings of `limbeck prune`: defaults, a TOML file, and `--set key=value`. Unknown keys are errors.
 
-use crate::config::{Arithmetic, EmaConfig, LogConfig, OptimizerConfig, set};
+use crate::config::{Arithmetic, EmaConfig, LogConfig, OptimizerConfig, parse};
 use crate::data::DataSpec;
 use crate::method::tdc::MAX_GROUPS;
 use anyhow::{Context, Result, bail};
@@ -109,11 +109,7 @@ pub fn resolve(file: Option<&Path>, overrides: &[String]) -> Result<PruneConfig>
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("{origin} cannot be read"))?,
         None => SHIPPED.to_string(),
     };
-    let mut table: toml::Table = toml::from_str(&text).with_context(|| format!("{origin} is no TOML"))?;
-    for item in overrides {
-        set(&mut table, item)?;
-    }
-    let config: PruneConfig = toml::Value::Table(table).try_into().with_context(|| format!("{origin} does not describe a pruning"))?;
+    let config: PruneConfig = parse(&text, &origin, "a pruning", overrides)?;
     config.check().with_context(|| origin)?;
     Ok(config)
 }

@@ -1,9 +1,8 @@
 //! What other sites show of a link to a model: a page of nothing but tags that leads on, and a picture that the model drew.
 
 use super::index::Entry;
-use crate::config::Arithmetic;
 use crate::log::grid;
-use crate::sample::{self, Device, Labels, Request};
+use crate::sample::{self, Request};
 use anyhow::{Context, Result};
 use image::imageops::{FilterType, overlay, resize};
 use image::{DynamicImage, RgbImage};
@@ -48,17 +47,7 @@ pub fn picture(bundle: &Bundle) -> Result<Vec<u8>> {
     let [channels, height, width] = meta.image.shape();
     let (scale, columns, rows) = layout(width as u32, height as u32);
     let count = (columns * rows) as usize;
-    let request = Request {
-        count,
-        seed: SEED,
-        labels: Labels::Each,
-        sampler: None,
-        steps: None,
-        guidance: None,
-        device: Device::Cpu,
-        precision: Arithmetic::F32,
-    };
-    let mut images = sample::draw(bundle, &request, |_| {})?;
+    let mut images = sample::draw(bundle, &Request::plain(count, SEED), |_| {})?;
     meta.image.clamp(&mut images);
     let [low, high] = meta.image.range.map(|v| v as f32);
     let byte = |v: f32| grid::byte((v - low) / (high - low) * 2.0 - 1.0);
