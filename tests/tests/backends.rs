@@ -73,7 +73,7 @@ fn shipped_models_draw_their_golden_image() {
             labels: golden.label.map_or(Labels::Each, Labels::One),
             sampler: Some(golden.sampler),
             steps: Some(golden.steps),
-            guidance: Some(golden.guidance),
+            guidance: Some(golden.guidance.into()),
             ..request(1, Device::Cpu)
         };
         let error = largest_difference(&by(bundle, Device::Cpu, &r), &golden.pixels);

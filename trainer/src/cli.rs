@@ -4,7 +4,7 @@ use crate::sample::{Device, Labels, Request};
 use crate::{bench, config, continual, data, export, info, judge, log, prune, publish, sample, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use limbeck_shared::program::Sampler;
+use limbeck_shared::program::{Guidance, Sampler};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -166,9 +166,9 @@ struct Sample {
     /// Class number, or `each`: image k has class k mod classes
     #[arg(long, default_value = "each")]
     label: Labels,
-    /// Guidance weight; the bundle's default unless given
+    /// Guidance weight, as 1.5, or at noise levels, as 1.5@0.3..3; the bundle's default unless given
     #[arg(long)]
-    guidance: Option<f64>,
+    guidance: Option<Guidance>,
     /// Device
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -209,9 +209,9 @@ struct Eval {
     /// Steps, one or several
     #[arg(long, value_delimiter = ',')]
     steps: Vec<usize>,
-    /// Guidance weight; the bundle's default unless given
+    /// Guidance weight, as 1.5, or at noise levels, as 1.5@0.3..3; the bundle's default unless given
     #[arg(long)]
-    guidance: Option<f64>,
+    guidance: Option<Guidance>,
     /// How convolutions multiply; bf16x3 keeps f32's digits and is faster where the processor has a tile unit
     #[arg(long, value_enum, default_value = "f32")]
     precision: config::Arithmetic,

@@ -49,5 +49,5 @@ fn golden(bundle: &Bundle) -> Result<Golden> {
         precision: Arithmetic::F32,
     };
     let pixels = sample::draw(bundle, &request, |_| {})?;
-    Ok(Golden { seed: GOLDEN_SEED, label, sampler, steps, guidance, pixels })
+    Ok(Golden { seed: GOLDEN_SEED, label, sampler, steps, guidance: guidance.weight, pixels })
 }

@@ -64,6 +64,9 @@ pub struct Measured {
     /// Guidance weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
+    /// Noise levels at which it holds, if not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_levels: Option<[f64; 2]>,
     /// The figures.
     #[serde(flatten)]
     pub report: Report,
@@ -184,7 +187,8 @@ impl Judge {
             steps: Some(steps),
             evals: Some(program.evals()),
             macs: Some(program.cost(&bundle.graphs)),
-            guidance: Some(guidance),
+            guidance: Some(guidance.weight),
+            guidance_levels: (!guidance.everywhere()).then_some(guidance.levels),
             report,
         };
         Ok((measured, images))
@@ -200,6 +204,15 @@ impl Judge {
             bail!("`{}`: found shape {shape:?}, expected [N, {:?}]", path.display(), self.train.shape());
         }
         let report = self.report(&images, None, None).with_context(|| format!("`{}`", path.display()))?;
-        Ok(Measured { model: path.display().to_string(), sampler: None, steps: None, evals: None, macs: None, guidance: None, report })
+        Ok(Measured {
+            model: path.display().to_string(),
+            sampler: None,
+            steps: None,
+            evals: None,
+            macs: None,
+            guidance: None,
+            guidance_levels: None,
+            report,
+        })
     }
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::{Cond, Exec};
 use limbeck_shared::denoiser::{self, Net};
-use limbeck_shared::program::{self, Sampler};
+use limbeck_shared::program::{self, Guidance, Sampler};
 use std::sync::Arc;
 
 /// The CPU interpreter as samplers call it.
@@ -78,8 +78,8 @@ pub struct Request {
     pub sampler: Option<Sampler>,
     /// Steps; the sampler's default if none.
     pub steps: Option<usize>,
-    /// Guidance weight; the bundle's default if none.
-    pub guidance: Option<f64>,
+    /// Guidance; the bundle's default if none.
+    pub guidance: Option<Guidance>,
     /// Device.
     pub device: Device,
     /// How convolutions multiply on the CPU; a GPU computes in f32.

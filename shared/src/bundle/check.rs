@@ -2,7 +2,7 @@
 
 use super::{BundleError, GuidanceRange, MAX_CHANNELS, MAX_EDGE, MAX_GUIDANCE, MAX_PARAMS, MAX_STEPS, Meta, SamplerSpec, VERSION, json};
 use crate::graph::{Graph, NetworkConfig};
-use crate::program::Sampler;
+use crate::program::{Guidance, Sampler};
 
 type Result<T> = std::result::Result<T, BundleError>;
 
@@ -173,13 +173,18 @@ fn golden(m: &Meta) -> Result<()> {
         Some(l) => ensure((l as usize) < labels, "golden.label", found, &format!("a label below {labels}"))?,
         None => ensure(labels == 0 || m.null_label.is_some(), "golden.label", found, "a label: the model has classes and no null label")?,
     }
-    resolve(m, Some(g.sampler), Some(g.steps), Some(g.guidance))
+    resolve(m, Some(g.sampler), Some(g.steps), Some(g.guidance.into()))
         .map(|_| ())
         .map_err(|e| BundleError::Sampler { path: "limbeck.golden".into(), problem: e.to_string() })
 }
 
 /// See [`Meta::resolve`].
-pub(super) fn resolve(m: &Meta, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<f64>) -> Result<(Sampler, usize, f64)> {
+pub(super) fn resolve(
+    m: &Meta,
+    sampler: Option<Sampler>,
+    steps: Option<usize>,
+    guidance: Option<Guidance>,
+) -> Result<(Sampler, usize, Guidance)> {
     let no = |what, found, supported| Err(BundleError::Unsupported { what, found, supported });
     let all = || m.samplers.iter().map(|s| format!("{} with {}", s.sampler, offered(s))).collect::<Vec<_>>().join("; ");
     let found = m.samplers.iter().find(|s| sampler.is_none_or(|want| want == s.sampler));
@@ -192,11 +197,12 @@ pub(super) fn resolve(m: &Meta, sampler: Option<Sampler>, steps: Option<usize>, 
     if !offer {
         return no("steps", format!("{steps} with {}", spec.sampler), all());
     }
-    let w = guidance.or(m.guidance.map(|g| g.default)).unwrap_or(1.0);
+    let guidance = guidance.unwrap_or_else(|| m.guidance.map_or(1.0, |g| g.default).into());
+    let w = guidance.weight;
     match m.guidance {
         Some(g) if !(g.min..=g.max).contains(&w) => no("guidance", w.to_string(), format!("guidance {} to {}", g.min, g.max)),
         None if w != 1.0 => no("guidance", w.to_string(), "no guidance (weight 1)".into()),
-        _ => Ok((spec.sampler, steps, w)),
+        _ => Ok((spec.sampler, steps, guidance)),
     }
 }
 

@@ -22,7 +22,7 @@ pub use read::{read, sha256};
 pub use write::{f16_bits, write};
 
 use crate::graph::{Graph, NetworkConfig};
-use crate::program::{ModelSpec, Parameterization, Program, Router, Sampler};
+use crate::program::{Guidance, ModelSpec, Parameterization, Program, Router, Sampler};
 use crate::schedule::Schedule;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -228,13 +228,13 @@ impl Meta {
     ///
     /// # Errors
     /// [`BundleError::Unsupported`] lists what the bundle supports; the program builder's own error if the sampler cannot be built.
-    pub fn draw_program(&self, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<f64>) -> crate::Result<Program> {
+    pub fn draw_program(&self, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<Guidance>) -> crate::Result<Program> {
         let (sampler, steps, guidance) = self.resolve(sampler, steps, guidance)?;
         let program = crate::program::build(sampler, &self.spec(), steps, guidance)?;
         self.router.iter().try_fold(program, |program, router| router.route(program, &self.schedule))
     }
 
-    /// The sampler, steps and guidance weight that [`Meta::draw_program`] uses for a request.
+    /// The sampler, steps and guidance that [`Meta::draw_program`] uses for a request.
     ///
     /// # Errors
     /// [`BundleError::Unsupported`].
@@ -242,8 +242,8 @@ impl Meta {
         &self,
         sampler: Option<Sampler>,
         steps: Option<usize>,
-        guidance: Option<f64>,
-    ) -> Result<(Sampler, usize, f64), BundleError> {
+        guidance: Option<Guidance>,
+    ) -> Result<(Sampler, usize, Guidance), BundleError> {
         check::resolve(self, sampler, steps, guidance)
     }
 }
@@ -258,7 +258,7 @@ impl Bundle {
     ///
     /// # Errors
     /// As [`Meta::draw_program`].
-    pub fn draw_program(&self, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<f64>) -> crate::Result<Program> {
+    pub fn draw_program(&self, sampler: Option<Sampler>, steps: Option<usize>, guidance: Option<Guidance>) -> crate::Result<Program> {
         self.meta.draw_program(sampler, steps, guidance)
     }
 

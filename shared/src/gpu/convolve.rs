@@ -1,6 +1,7 @@
 //! The dispatches of convolutions.
 
 use super::dispatch::{MAX_GROUPS, u, yes};
+use super::kernels::Kernel;
 use super::layout::quads;
 use super::plan::{Operand, Planner, Stats, Value, Word};
 use crate::error::{Error, Result};
@@ -98,12 +99,23 @@ impl Planner<'_> {
             }
             false => [U(0), self.at(dst)],
         });
+        let partial = match tile.parts {
+            1 => dst,
+            parts => self.alloc(parts * pixels, width),
+        };
+        words.extend([u(tile.parts), self.at(partial)]);
         let macs = group.iter().chain(&shortcut).map(|&j| graph.node_macs(j)).sum::<u64>() * self.batch as u64;
-        let groups = [tiles, width.div_ceil(tile.columns), 1];
+        let groups = [tiles, width.div_ceil(tile.columns), tile.parts];
         if groups[0] > MAX_GROUPS {
             return Err(Error::Gpu(format!("a convolution onto {pixels} pixels; fewer images at a time would fit")));
         }
-        self.push(tile.kernel, words, groups, macs);
+        if tile.parts > 1 {
+            self.push(tile.kernel, words.clone(), groups, macs);
+            self.keep(&words);
+            self.push(Kernel::ConvSum, words, [groups[0], groups[1], 1], 0);
+        } else {
+            self.push(tile.kernel, words, groups, macs);
+        }
         Ok(())
     }
 

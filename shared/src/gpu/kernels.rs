@@ -15,8 +15,15 @@ pub enum Kernel {
     ConvLarge,
     /// Convolution, tiles of 32 pixels by 32 channels.
     ConvMedium,
-    /// Convolution, tiles of 16 pixels by 16 channels with the inner dimension shared among 16 thread groups.
+    /// Convolution, tiles of 16 pixels by 16 channels with the inner dimension shared among 16 thread groups, and where there are few
+    /// tiles among several workgroups too.
     ConvSmall,
+    /// Adds what several workgroups of [`Kernel::ConvSmall`] made of one tile.
+    ConvSum,
+    /// Convolution of few channels, a thread making one pixel by 4 vec4s of channels on its own.
+    ConvStem,
+    /// Convolution onto few channels, a thread making one pixel by one vec4 on its own.
+    ConvHead,
     /// Convolution, a thread making 7 pixels by 4 vec4s of channels on its own.
     ConvDirect7,
     /// Convolution, a thread making 8 pixels by 4 vec4s of channels on its own.
@@ -41,10 +48,13 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Kernel; 13] = [
+    pub const ALL: [Kernel; 16] = [
         Kernel::ConvLarge,
         Kernel::ConvMedium,
         Kernel::ConvSmall,
+        Kernel::ConvSum,
+        Kernel::ConvStem,
+        Kernel::ConvHead,
         Kernel::ConvDirect7,
         Kernel::ConvDirect8,
         Kernel::Linear,
@@ -63,6 +73,9 @@ impl Kernel {
             Kernel::ConvLarge => "conv_large",
             Kernel::ConvMedium => "conv_medium",
             Kernel::ConvSmall => "conv_small",
+            Kernel::ConvSum => "conv_sum",
+            Kernel::ConvStem => "conv_stem",
+            Kernel::ConvHead => "conv_head",
             Kernel::ConvDirect7 => "conv_direct_7",
             Kernel::ConvDirect8 => "conv_direct_8",
             Kernel::Linear => "linear",
@@ -78,13 +91,19 @@ impl Kernel {
 
     /// The WGSL source. Entry point `main`; bindings of group 0: 0 the arena, 1 the weights, 2 the parameters (dynamic offset).
     pub fn source(self, storage: WeightStorage) -> String {
+        // vec4s of channels that a thread of a direct kernel makes.
+        let columns = if self == Kernel::ConvHead { 1 } else { 4 };
         let tile = |rows: u32, columns: u32, pixels: usize| {
             let header = format!("const ROWS: u32 = {rows}u;\nconst COLS: u32 = {columns}u;\nconst PX: u32 = {pixels}u;\n");
             (vec![CONV, include_str!("kernels/conv_plain.wgsl"), include_str!("kernels/conv.wgsl")], header, pixels)
         };
-        let normed = |threads: u32, main: &'static str, pixels: usize| {
-            let header = format!("const THREADS: u32 = {threads}u;\nconst PX: u32 = {pixels}u;\n");
-            (vec![CONV, include_str!("kernels/conv_norm.wgsl"), main], header, pixels)
+        let normed = |threads: u32, main: &'static str| {
+            let header = format!("const THREADS: u32 = {threads}u;\n");
+            (vec![CONV, include_str!("kernels/conv_norm.wgsl"), include_str!("kernels/conv_tile.wgsl"), main], header, 1)
+        };
+        let direct = |threads: u32, pixels: usize| {
+            let header = format!("const THREADS: u32 = {threads}u;\nconst PX: u32 = {pixels}u;\nconst COLS: u32 = {columns}u;\n");
+            (vec![CONV, include_str!("kernels/conv_norm.wgsl"), include_str!("kernels/conv_direct.wgsl")], header, pixels)
         };
         let norm = |threads: u32| {
             let header = format!("const THREADS: u32 = {threads}u;\n");
@@ -94,9 +113,11 @@ impl Kernel {
         let (parts, header, repeat) = match self {
             Kernel::ConvLarge => tile(8, 16, 8),
             Kernel::ConvMedium => tile(8, 8, 4),
-            Kernel::ConvSmall => normed(256, include_str!("kernels/conv_small.wgsl"), 1),
-            Kernel::ConvDirect7 => normed(8, include_str!("kernels/conv_direct.wgsl"), 7),
-            Kernel::ConvDirect8 => normed(8, include_str!("kernels/conv_direct.wgsl"), 8),
+            Kernel::ConvSmall => normed(256, include_str!("kernels/conv_small.wgsl")),
+            Kernel::ConvSum => normed(64, include_str!("kernels/conv_sum.wgsl")),
+            Kernel::ConvStem | Kernel::ConvHead => direct(64, 1),
+            Kernel::ConvDirect7 => direct(8, 7),
+            Kernel::ConvDirect8 => direct(8, 8),
             Kernel::Linear => plain(&[include_str!("kernels/linear.wgsl")], 1),
             Kernel::Norm64 => norm(64),
             Kernel::Norm256 => norm(256),
@@ -114,7 +135,7 @@ impl Kernel {
         source.push_str(include_str!("kernels/common.wgsl"));
         source.push_str(weights);
         for part in parts {
-            source.push_str(&expand(&expand(part, '%', '$', repeat), '^', '#', 4));
+            source.push_str(&expand(&expand(part, '%', '$', repeat), '^', '#', columns));
         }
         source
     }

@@ -231,6 +231,15 @@ impl Planner<'_> {
         Word::At(o.buf, o.col)
     }
 
+    /// The next dispatch needs these addresses too.
+    pub fn keep(&mut self, words: &[Word]) {
+        for word in words {
+            if let Word::At(Buf::Scratch(k), _) = word {
+                self.items[*k].last = self.dispatches.len();
+            }
+        }
+    }
+
     pub fn push(&mut self, kernel: Kernel, words: Vec<Word>, groups: [usize; 3], macs: u64) {
         let groups = groups.map(|g| g.min(u32::MAX as usize) as u32);
         self.dispatches.push(Dispatch { kernel, words, groups, macs });

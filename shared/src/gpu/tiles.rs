@@ -23,18 +23,26 @@ pub struct Tile {
     pub rows: usize,
     /// vec4s of channels.
     pub columns: usize,
+    /// Workgroups that share its inner dimension.
+    pub parts: usize,
 }
 
 impl Tile {
     /// Whether the kernel can normalise what it reads, and say of what it writes what a norm needs. Where large tiles fill a device
     /// the arithmetic counts, not the dispatches: a norm of its own then computes each SiLU once instead of with every tap.
     pub fn norms(self) -> bool {
-        matches!(self.kernel, Kernel::ConvSmall | Kernel::ConvDirect7 | Kernel::ConvDirect8)
+        !matches!(self.kernel, Kernel::ConvLarge | Kernel::ConvMedium)
     }
 }
 
 /// Most vec4s of channels that a kernel can normalise.
 const MOST_QUADS: usize = 64;
+
+/// Among how many workgroups a tile's `steps` are shared when there are only so many `tiles`. A second pass costs a dispatch, about
+/// as much as a dozen steps, which has to come back: long sums only, and not more workgroups than fill a device.
+fn parts(steps: usize, tiles: usize) -> usize {
+    if steps < 24 { 1 } else { (64 / tiles.max(1)).min(steps / 8).max(1) }
+}
 
 /// Decides for a network on one number of images.
 pub struct Rules<'a> {
@@ -48,9 +56,12 @@ impl Rules<'_> {
     /// The kernel of convolution `i` (with its siblings): large tiles do the most work for each fetch, but only if there are enough
     /// of them to fill a device.
     pub fn tile(&self, i: NodeId) -> Tile {
-        let [_, h, w] = self.graph.nodes[i].shape;
+        let node = &self.graph.nodes[i];
+        let edge = if let Op::Conv2d { kernel, .. } = node.op { kernel } else { 1 };
+        let [_, h, w] = node.shape;
+        let taps = edge * edge * quads(self.graph.nodes[node.inputs[0]].shape[0]);
         let width: usize = self.fusion.siblings[i].iter().map(|&j| quads(self.graph.nodes[j].shape[0])).sum();
-        let tile = |kernel, rows, columns| Tile { kernel, rows, columns };
+        let tile = |kernel, rows, columns| Tile { kernel, rows, columns, parts: 1 };
         let (large, medium) = (tile(Kernel::ConvLarge, 64, 16), tile(Kernel::ConvMedium, 32, 8));
         let groups = |t: Tile| (self.batch * h * w).div_ceil(t.rows) * width.div_ceil(t.columns);
         match self.occupancy {
@@ -59,9 +70,14 @@ impl Rules<'_> {
                 let waste = |rows: usize| (h * w).next_multiple_of(rows);
                 if waste(56) < waste(64) { tile(Kernel::ConvDirect7, 56, 4) } else { tile(Kernel::ConvDirect8, 64, 4) }
             }
+            Occupancy::Wide if taps <= 9 => tile(Kernel::ConvStem, 64, 4),
+            Occupancy::Wide if width == 1 && self.batch * h * w >= 4096 => tile(Kernel::ConvHead, 64, 1),
             Occupancy::Wide if width > 8 && groups(large) >= 256 => large,
             Occupancy::Wide if groups(medium) >= 96 => medium,
-            Occupancy::Wide => tile(Kernel::ConvSmall, 16, 4),
+            Occupancy::Wide => {
+                let small = tile(Kernel::ConvSmall, 16, 4);
+                Tile { parts: parts(taps.div_ceil(16), groups(small)), ..small }
+            }
         }
     }
 

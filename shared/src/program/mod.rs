@@ -4,6 +4,7 @@
 //! [`crate::denoiser::lower`] replaces every `Eval` by a raw network call between two `Combine`s; [`run()`] walks the result on
 //! the CPU, and the GPU records it into one submit.
 
+mod guidance;
 mod path;
 mod route;
 mod run;
@@ -12,6 +13,7 @@ mod samplers;
 mod tests;
 
 pub use crate::denoiser::{ModelSpec, Parameterization};
+pub use guidance::Guidance;
 pub use path::{Keep, Moment, moments};
 pub use route::Router;
 pub use run::{NoiseSource, run, run_closed_form, run_from};

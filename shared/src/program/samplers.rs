@@ -1,6 +1,6 @@
 //! The samplers: pure functions from (model, steps, guidance) to a program.
 
-use super::{Eval, Instr, Label, ModelSpec, Parameterization, Program, Reg};
+use super::{Eval, Guidance, Instr, Label, ModelSpec, Parameterization, Program, Reg};
 use crate::denoiser::conversion_alpha;
 use crate::error::{Error, Result};
 use crate::schedule::{Schedule, boot_kappa, flow_sigma};
@@ -79,22 +79,24 @@ impl std::str::FromStr for Sampler {
 
 /// The program of a sampler on a model.
 ///
-/// `steps` is the number of time steps, 1 to [`MAX_STEPS`] (Heun makes `2 steps - 1` calls); `guidance` is the weight `w` of
-/// `f(null) + w (f(given) - f(null))` (Ho and Salimans 2022): one call at `w = 1` and at `w = 0`, one call with `w` as an input
-/// where the network takes it, two calls otherwise.
+/// `steps` is the number of time steps, 1 to [`MAX_STEPS`] (Heun makes `2 steps - 1` calls); `guidance` is a weight `w`, or a
+/// [`Guidance`] at some noise levels: one call at `w = 1` and at `w = 0`, one call with `w` as an input where the network takes it,
+/// two calls otherwise.
 ///
 /// # Errors
 /// [`Error::Config`] if the model cannot run the sampler or the guidance.
-pub fn build(sampler: Sampler, spec: &ModelSpec, steps: usize, guidance: f64) -> Result<Program> {
+pub fn build(sampler: Sampler, spec: &ModelSpec, steps: usize, guidance: impl Into<Guidance>) -> Result<Program> {
+    let guidance = guidance.into();
     spec.validate()?;
     if steps == 0 || steps > MAX_STEPS || (sampler == Sampler::OneStep && steps != 1) {
         let expected = if sampler == Sampler::OneStep { "1".into() } else { format!("1 to {MAX_STEPS}") };
         return Err(Error::config("steps", steps, expected));
     }
-    if !guidance.is_finite() {
-        return Err(Error::config("guidance", guidance, "a finite number"));
+    let [low, high] = guidance.levels;
+    if !guidance.weight.is_finite() || low.is_nan() || high.is_nan() || low > high {
+        return Err(Error::config("guidance", guidance, "a finite weight, at levels that rise"));
     }
-    if guidance != 1.0 && !spec.guidance_input && !spec.null_label {
+    if guidance.weight != 1.0 && !spec.guidance_input && !spec.null_label {
         return Err(Error::config("guidance", guidance, "1: the model has neither a null label nor a guidance input"));
     }
     let is_map = spec.parameterization.is_flow_map();
@@ -147,7 +149,7 @@ fn euler_step(schedule: &Schedule, t: f64, s: f64) -> [f64; 2] {
 
 struct Builder<'a> {
     spec: &'a ModelSpec,
-    guidance: f64,
+    guidance: Guidance,
     instrs: Vec<Instr>,
     registers: usize,
     /// Registers of the two answers that guidance mixes.
@@ -174,7 +176,7 @@ impl Builder<'_> {
     /// Asks the network, with guidance (Ho and Salimans 2022).
     fn eval(&mut self, dst: Reg, src: Reg, t: f64, target: Option<f64>) {
         let call = |dst, label, guidance| Instr::Eval(Eval { dst, src, net: 0, t, target, label, guidance });
-        let w = self.guidance;
+        let w = self.guidance.at(self.spec.schedule.noise_ratio(t));
         if self.spec.guidance_input {
             self.instrs.push(call(dst, Label::Given, Some(w)));
         } else if w == 1.0 || w == 0.0 {

@@ -210,7 +210,7 @@ fn chained_targets_are_the_flow_euler_sampler() {
             let time = |i: usize| vec![i as f64 / steps as f64; n];
             y = b.target(&eps, &y, &time(i), &time(i + 1), &labels, &guidance).unwrap();
         }
-        let program = teacher.draw_program(Some(Sampler::FlowEuler), Some(steps), weight).unwrap();
+        let program = teacher.draw_program(Some(Sampler::FlowEuler), Some(steps), weight.map(Into::into)).unwrap();
         let net = CpuNet::new(Arc::new(Exec::new(teacher.graphs[0].clone()).unwrap()), teacher.thetas[0].clone());
         let labels = if classes > 0 { labels } else { vec![0; n] };
         let drawn = program::run(&lower(&program, &teacher.spec()).unwrap(), &[&net], 9, 0, &labels, classes as u32).unwrap();

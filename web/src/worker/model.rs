@@ -150,7 +150,7 @@ impl Model {
     /// # Errors
     /// If the bundle does not support what the job asks for.
     pub fn lower(&self, job: &Job) -> Result<(Lowered, usize, Vec<f64>)> {
-        let guidance = self.bundle.meta.guidance.map(|_| job.guidance);
+        let guidance = self.bundle.meta.guidance.map(|_| job.guidance.into());
         let program = self.bundle.draw_program(Some(job.sampler), Some(job.steps), guidance)?;
         let spec = self.bundle.spec();
         let (keep, levels) = if job.path { path::keep(&program, &spec) } else { Default::default() };

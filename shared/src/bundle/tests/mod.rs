@@ -172,11 +172,11 @@ fn f32_weights_are_read_as_they_are() {
 #[test]
 fn programs_and_what_is_refused() {
     let bundle = read(&file(&unet())).unwrap();
-    assert_eq!(bundle.meta.resolve(None, None, None), Ok((Sampler::Heun, 18, 1.5)));
-    assert_eq!(bundle.meta.resolve(Some(Sampler::Ddim), None, Some(0.0)), Ok((Sampler::Ddim, 10, 0.0)));
-    let program = bundle.draw_program(None, Some(4), Some(1.0)).unwrap();
+    assert_eq!(bundle.meta.resolve(None, None, None), Ok((Sampler::Heun, 18, 1.5.into())));
+    assert_eq!(bundle.meta.resolve(Some(Sampler::Ddim), None, Some(0.0.into())), Ok((Sampler::Ddim, 10, 0.0.into())));
+    let program = bundle.draw_program(None, Some(4), Some(1.0.into())).unwrap();
     assert_eq!(program.evals(), 7);
-    assert_eq!(bundle.draw_program(Some(Sampler::Ddim), Some(999), Some(1.0)).unwrap().evals(), 999);
+    assert_eq!(bundle.draw_program(Some(Sampler::Ddim), Some(999), Some(1.0.into())).unwrap().evals(), 999);
     let supported = "heun with 4, 18 steps; ddim with 1 to 1000 steps";
     let refused = |sampler, steps, w| match bundle.draw_program(sampler, steps, w) {
         Err(Error::Bundle(e)) => e,
@@ -188,11 +188,11 @@ fn programs_and_what_is_refused() {
     assert_eq!(refused(Some(Sampler::Ddim), Some(0), None), error("steps", "0 with ddim", supported));
     assert_eq!(refused(Some(Sampler::Ddim), Some(1001), None), error("steps", "1001 with ddim", supported));
     for w in [4.5, -0.1, f64::NAN] {
-        assert_eq!(refused(None, None, Some(w)), error("guidance", &w.to_string(), "guidance 0 to 4"));
+        assert_eq!(refused(None, None, Some(w.into())), error("guidance", &w.to_string(), "guidance 0 to 4"));
     }
     let plain = read(&file(&mlp())).unwrap().meta;
-    assert_eq!(plain.resolve(None, None, None).unwrap().2, 1.0);
-    assert_eq!(plain.resolve(None, None, Some(2.0)).unwrap_err(), error("guidance", "2", "no guidance (weight 1)"));
+    assert_eq!(plain.resolve(None, None, None).unwrap().2, 1.0.into());
+    assert_eq!(plain.resolve(None, None, Some(2.0.into())).unwrap_err(), error("guidance", "2", "no guidance (weight 1)"));
     let features = read(&file(&classifier())).unwrap();
     assert_eq!(refused_by(&features), error("sampler", "any", "none: it is a classifier"));
 }

@@ -54,7 +54,7 @@ fn unpruned_copies_draw_what_the_base_draws_bit_for_bit() {
     let base = base();
     let draw = |bytes: &[u8]| {
         let bundle = read(bytes).unwrap();
-        let program = bundle.draw_program(None, Some(4), Some(1.5)).unwrap();
+        let program = bundle.draw_program(None, Some(4), Some(1.5.into())).unwrap();
         let nets: Vec<Net> = bundle.graphs.iter().zip(&bundle.thetas).map(|(g, t)| Net::new(g.clone(), t.clone()).unwrap()).collect();
         let nets: Vec<&dyn denoiser::Net> = nets.iter().map(|n| n as _).collect();
         (program.networks(), program::run(&lower(&program, &bundle.spec()).unwrap(), &nets, 3, 0, &[0, 2], 3).unwrap())

@@ -50,6 +50,8 @@ struct Params {
     stats1_rows: u32,
     has_stats: u32, // 1: the output's statistics are wanted
     stats: u32,
+    parts: u32,     // workgroups that share a tile's inner dimension; with more than one, their sums lie at `partial`
+    partial: u32,   // [part][pixel][vec4]
 }
 // First pixel after this workgroup's span.
 var<private> limit: u32;

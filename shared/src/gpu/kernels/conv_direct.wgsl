@@ -1,11 +1,12 @@
-// The same product without workgroup memory in its loop: a thread makes PX pixels by 4 vec4s of channels from what it reads itself.
-// For adapters that compute on the CPU, where every access to memory, the workgroup's own included, costs as much as a hundred products.
-// Lines that begin with `^` are repeated for the four vec4s, the hash being the count.
+// The same product without workgroup memory in its loop: a thread makes PX pixels by COLS vec4s of channels from what it reads itself.
+// For adapters that compute on the CPU, where every access to memory, the workgroup's own included, costs as much as a hundred products;
+// and on others for a network's first and last layer, where input or output is one vec4 and a tile would be mostly empty.
+// Lines that begin with `^` are repeated for the COLS vec4s, the hash being the count.
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let tile: u32 = begin(group.x, THREADS * PX);
     let m0: u32 = tile + t * PX;
-    let n0: u32 = group.y * 4u;
+    let n0: u32 = group.y * COLS;
     if (p.has_norm != 0u) {
         prepare(group.x / p.tiles, t);
     }
@@ -39,28 +40,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let count: u32 = min(THREADS * PX, limit - tile);
 ^   var s#: vec4<f32> = vec4<f32>(0.0);
 %^  s# = s# + a$_#;
-^   sums[t * 4u + #u] = s#;
+^   sums[t * COLS + #u] = s#;
     workgroupBarrier();
 ^   s# = vec4<f32>(0.0);
     for (var i: u32 = 0u; i < THREADS; i = i + 1u) {
-^       s# = s# + sums[i * 4u + #u];
+^       s# = s# + sums[i * COLS + #u];
     }
     workgroupBarrier();
 ^   let mean#: vec4<f32> = s# / f32(count);
 ^   s# = vec4<f32>(0.0);
 %   let inside$: f32 = select(0.0, 1.0, m0 + $u < limit);
 %^  s# = fma(inside$ * (a$_# - mean#), a$_# - mean#, s#);
-^   sums[t * 4u + #u] = s#;
+^   sums[t * COLS + #u] = s#;
     workgroupBarrier();
-    if (t < 4u && n0 + t < p.cout) {
+    if (t < COLS && n0 + t < p.cout) {
         var square: vec4<f32> = vec4<f32>(0.0);
         for (var i: u32 = 0u; i < THREADS; i = i + 1u) {
-            square = square + sums[i * 4u + t];
+            square = square + sums[i * COLS + t];
         }
         var mean: vec4<f32> = mean0;
-        if (t == 1u) { mean = mean1; }
-        if (t == 2u) { mean = mean2; }
-        if (t == 3u) { mean = mean3; }
+^       if (t == #u) { mean = mean#; }
         store_stats(group.x, n0 + t, mean, square);
     }
 }

@@ -1,5 +1,7 @@
 // The same product where the whole layer has few tiles (small maps, one image): a workgroup makes only 16 pixels by 16 channels, and
-// its 256 threads are 16 groups that share the inner dimension out; their sums are added in a fixed order at the end.
+// its 256 threads are 16 groups that share the inner dimension out; their sums are added in a fixed order at the end. Where even these
+// tiles are too few for a device, `parts` workgroups share a tile's inner dimension, and `conv_sum` adds what they leave: two passes
+// and no atomics, so that reruns give the same bits.
 var<workgroup> tile: array<vec4<f32>, 512>; // operands: [split][16 pixels], then [split][4 inner][4 output]; later partial sums
 
 @compute @workgroup_size(256)
@@ -19,11 +21,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var acc1: vec4<f32> = vec4<f32>(0.0);
     var acc2: vec4<f32> = vec4<f32>(0.0);
     var acc3: vec4<f32> = vec4<f32>(0.0);
-    var c: u32 = split;
+    let steps: u32 = (inner() + 15u) / 16u;
+    let first: u32 = group.z * steps / p.parts;
+    let last: u32 = (group.z + 1u) * steps / p.parts;
+    var c: u32 = first * 16u + split;
     var ky: u32 = 0u;
     var kx: u32 = 0u;
-    let steps: u32 = (inner() + 15u) / 16u;
-    for (var step: u32 = 0u; step < steps; step = step + 1u) {
+    for (var step: u32 = first; step < last; step = step + 1u) {
         loop {
             if (c < p.cin || ky >= p.kernel) { break; }
             c = c - p.cin;
@@ -78,26 +82,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var s: u32 = 1u; s < 8u; s = s + 1u) {
             sum = sum + tile[s * 64u + t];
         }
-        y = finish(m0 + 4u * (owner / 4u) + t % 4u, n0 + owner % 4u, sum);
+        let m: u32 = m0 + 4u * (owner / 4u) + t % 4u;
+        let n: u32 = n0 + owner % 4u;
+        if (p.parts == 1u) {
+            y = finish(m, n, sum);
+        } else if (m < limit && n < p.cout) {
+            arena[p.partial + (group.z * p.pixels + m) * p.cout + n] = sum;
+        }
     }
-    if (p.has_stats != 0u) {
-        if (t < 64u) {
-            sums[(owner % 4u) * 16u + 4u * (owner / 4u) + t % 4u] = y;
-        }
-        workgroupBarrier();
-        if (t < 4u && n0 + t < p.cout) {
-            let count: u32 = min(16u, limit - m0);
-            var mean: vec4<f32> = vec4<f32>(0.0);
-            for (var i: u32 = 0u; i < count; i = i + 1u) {
-                mean = mean + sums[t * 16u + i];
-            }
-            mean = mean / f32(count);
-            var square: vec4<f32> = vec4<f32>(0.0);
-            for (var i: u32 = 0u; i < count; i = i + 1u) {
-                let d: vec4<f32> = sums[t * 16u + i] - mean;
-                square = fma(d, d, square);
-            }
-            store_stats(group.x, n0 + t, mean, square);
-        }
+    if (p.has_stats != 0u && p.parts == 1u) {
+        tile_stats(group.x, m0, n0, t, y);
     }
 }

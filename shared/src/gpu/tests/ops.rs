@@ -1,6 +1,7 @@
 //! Each operation alone, at shapes that do not suit the kernels, against its definition.
 
-use super::super::{Engine, Kernel, WeightStorage, block_on};
+use super::super::plan::plan;
+use super::super::{Engine, Kernel, Occupancy, WeightStorage, block_on};
 use super::{engine, engines, normals, reference, relative, theta};
 use crate::graph::{Graph, Init, NodeId, Op, Shape, TimeFeatures};
 
@@ -76,6 +77,39 @@ fn convolutions() {
             net.conv(0, out, kernel, stride, pad);
             check(&engines, &format!("conv {c}->{out} at {edge}, kernel {kernel}, stride {stride}, pad {pad:?}, {n} images"), &net, n);
         }
+    }
+}
+
+/// Few tiles and a long sum, so that workgroups share it: with everything an epilogue adds, a second input, statistics for the norm
+/// that follows and a norm before; and first and last layers of many pixels, which have kernels of their own.
+#[test]
+fn convolutions_of_unusual_shape() {
+    let wide = &engines(WeightStorage::F16)[..1];
+    let kernels = |net: &Net, n: usize| {
+        let model = wide[0].load(std::slice::from_ref(&net.0), &[theta(&net.0, 3)]).unwrap();
+        plan(model.net(0).unwrap(), Occupancy::Wide, n, true).unwrap().dispatches.iter().map(|d| d.kernel).collect::<Vec<_>>()
+    };
+    let mut net = Net::new([4, 4, 4]);
+    let t = net.time(0, 8);
+    let bias = net.add(Op::Linear { out: 72 }, &[t]);
+    let x = net.conv(0, 256, 3, 1, [1, 1]);
+    let short = net.conv(x, 72, 1, 1, [0, 0]);
+    let x = net.norm(x, 32, true);
+    let x = net.add(Op::Conv2d { out: 72, kernel: 3, stride: 1, pad: [1, 1], channel_bias: true, residual: true }, &[x, bias, short]);
+    let x = net.norm(x, 18, true);
+    net.conv(x, 5, 3, 1, [1, 1]);
+    for n in [1, 3] {
+        assert_eq!(kernels(&net, n).iter().filter(|k| **k == Kernel::ConvSum).count(), 1, "{n} images");
+        check(wide, "a sum in parts", &net, n);
+    }
+    let mut net = Net::new([3, 41, 40]);
+    let x = net.conv(0, 20, 3, 1, [1, 1]);
+    let x = net.norm(x, 5, true);
+    net.conv(x, 3, 3, 1, [1, 1]);
+    for n in [1, 3] {
+        let used = kernels(&net, n);
+        assert!(used.contains(&Kernel::ConvStem) && used.contains(&Kernel::ConvHead) == (n == 3), "{used:?}");
+        check(wide, "stem and head", &net, n);
     }
 }
 

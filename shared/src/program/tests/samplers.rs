@@ -193,6 +193,42 @@ fn guidance() {
     assert_eq!(nets[0].times, [(80f64.ln() / 4.0) as f32, 1.0, 2.5]);
 }
 
+/// Guidance from 1 to 10: the same program as without outside, twice as many calls inside, and at the interval's ends.
+#[test]
+fn guidance_at_some_noise_levels() {
+    let s = spec(EDM, Parameterization::Edm { sigma_data: 0.5 });
+    let guidance: Guidance = "3@1..10".parse().unwrap();
+    assert_eq!((guidance.weight, guidance.levels, guidance.to_string().as_str()), (3.0, [1.0, 10.0], "3@1..10"));
+    assert_eq!([0.99, 1.0, 10.0, 10.1].map(|level| guidance.at(level)), [1.0, 3.0, 3.0, 1.0]);
+    assert_eq!("2.5".parse::<Guidance>().unwrap(), 2.5.into());
+    for bad in ["", "x", "inf", "2@", "2@1", "2@3..1", "2@-1..1", "2@0..inf"] {
+        assert!(bad.parse::<Guidance>().unwrap_err().to_string().contains("guidance"), "{bad}");
+    }
+    let program = build(Sampler::Euler, &s, 10, guidance).unwrap();
+    let inside = |t: f64| (1.0..=10.0).contains(&t);
+    let asked: Vec<(f64, Label)> =
+        program.instrs.iter().filter_map(|i| if let Instr::Eval(e) = i { Some((e.t, e.label)) } else { None }).collect();
+    let grid = EDM.grid(10);
+    let twice = grid[..10].iter().filter(|&&t| inside(t)).count();
+    assert!(twice > 1 && asked.len() == 10 + twice, "{twice} of 10 levels, {} calls", asked.len());
+    assert!(asked.iter().all(|&(t, label)| label == Label::Given || inside(t)));
+    // One step within: the weighted answer; one without: the plain one.
+    let g = gaussian(EDM);
+    let drawn = |guidance: Guidance| draw(&build(Sampler::OneStep, &s, 1, guidance).unwrap(), &g, 0.01);
+    let level = EDM.start();
+    let outside = Guidance { weight: 3.0, levels: [0.0, 0.5 * level] };
+    let within = Guidance { weight: 3.0, levels: [0.5 * level, level] };
+    assert_eq!(drawn(outside), drawn(1.0.into()));
+    assert_eq!(drawn(within), drawn(3.0.into()));
+    // A network that takes the weight takes 1 outside.
+    let student = ModelSpec { guidance_input: true, second_time: true, ..s };
+    let weight = |guidance: Guidance| match build(Sampler::OneStep, &student, 1, guidance).unwrap().instrs.pop() {
+        Some(Instr::Eval(e)) => e.guidance,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([weight(outside), weight(within)], [Some(1.0), Some(3.0)]);
+}
+
 #[test]
 fn what_cannot_be_built() {
     let edm = spec(EDM, Parameterization::Edm { sigma_data: 0.5 });
