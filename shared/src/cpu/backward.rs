@@ -192,11 +192,11 @@ impl Exec {
                     let x_gradient = dx(0);
                     match self.precision {
                         Precision::F32 => {
-                            let packed = packed.single(self, id, Direction::Backward);
+                            let packed = packed.single(self, id);
                             conv::single::backward(&geo, dy, x_gradient.map(|d| (d, packed, add(0))), dw, &mut s.conv);
                         }
                         Precision::Bf16(parts) => {
-                            let packed = packed.half(self, id, Direction::Backward);
+                            let packed = packed.half(self, id);
                             conv::half::backward(parts, &geo, dy, x_gradient.map(|d| (d, packed, add(0))), dw, &mut s.conv);
                         }
                     }

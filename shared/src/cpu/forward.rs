@@ -3,7 +3,7 @@
 use super::conv::{self, Epilogue, Geometry};
 use super::matmul::{Mat, matmul};
 use super::norm::{Affine, Norm};
-use super::pack::{Direction, Packed};
+use super::pack::Packed;
 use super::plan::Layout;
 use super::{Chunk, Cond, Exec, Precision, Scratch, attention, dropout, norm, to_chunk};
 use crate::graph::{Graph, Node, Op, TimeFeatures};
@@ -175,12 +175,11 @@ impl Exec {
                     };
                     let geo = geometry(g, node, n);
                     match self.precision {
-                        Precision::F32 => {
-                            conv::single::forward(&geo, input(0), packed.single(self, id, Direction::Forward), e, y, &mut s.conv)
+                        Precision::F32 if packed.for_good() && conv::winograd::suits(&geo) => {
+                            conv::winograd::forward(&geo, input(0), packed.single(self, id), e, y, &mut s.conv)
                         }
-                        Precision::Bf16(parts) => {
-                            conv::half::forward(parts, &geo, input(0), packed.half(self, id, Direction::Forward), e, y, &mut s.conv)
-                        }
+                        Precision::F32 => conv::single::forward(&geo, input(0), packed.single(self, id), e, y, &mut s.conv),
+                        Precision::Bf16(parts) => conv::half::forward(parts, &geo, input(0), packed.half(self, id), e, y, &mut s.conv),
                     }
                 }
                 Op::Attention { .. } => attention::forward(&attention_shape(node, n), input(0), input(1), input(2), y, &mut s.work),

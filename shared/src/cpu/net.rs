@@ -33,7 +33,7 @@ impl Net {
             return Err(Error::call("parameters", theta.len(), graph.param_count()));
         }
         let exec = Exec::new(graph)?;
-        let packed = exec.pack(&theta, pack::Direction::Forward);
+        let packed = exec.pack(&theta, pack::Direction::Inference);
         Ok(Net { exec, theta, packed })
     }
     /// The graph.

@@ -40,6 +40,8 @@ pub trait Simd: Copy {
     unsafe fn store_part(p: *mut f32, v: Self::V, n: usize);
     /// `a + b`.
     fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    fn sub(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Sum of the lanes, in a fixed order.
@@ -48,7 +50,7 @@ pub trait Simd: Copy {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $tile:expr, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $sum:expr, $load_part:ident, $store_part:ident) => {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $tile:expr, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $fma:ident, $sum:expr, $load_part:ident, $store_part:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -87,6 +89,11 @@ macro_rules! x86 {
                 unsafe { std::arch::x86_64::$add(a, b) }
             }
             #[inline(always)]
+            fn sub(a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: as above.
+                unsafe { std::arch::x86_64::$sub(a, b) }
+            }
+            #[inline(always)]
             fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 // SAFETY: as above.
                 unsafe { std::arch::x86_64::$fma(a, b, c) }
@@ -103,13 +110,13 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 512-bit vectors with fused multiply-add.
-    Avx512, __m512, 16, [8, 3], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    Avx512, __m512, 16, [8, 3], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_fmadd_ps,
     std::arch::x86_64::_mm512_reduce_add_ps, load_part512, store_part512
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// 256-bit vectors with fused multiply-add.
-    Avx2, __m256, 8, [8, 1], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps, sum256,
+    Avx2, __m256, 8, [8, 1], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_fmadd_ps, sum256,
     load_part256, store_part256
 );
 
@@ -213,6 +220,10 @@ impl Simd for Simd128 {
         std::arch::wasm32::f32x4_add(a, b)
     }
     #[inline(always)]
+    fn sub(a: Self::V, b: Self::V) -> Self::V {
+        std::arch::wasm32::f32x4_sub(a, b)
+    }
+    #[inline(always)]
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         std::arch::wasm32::f32x4_add(std::arch::wasm32::f32x4_mul(a, b), c)
     }
@@ -260,6 +271,10 @@ impl Simd for Plain {
     #[inline(always)]
     fn add(a: Self::V, b: Self::V) -> Self::V {
         [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
+    }
+    #[inline(always)]
+    fn sub(a: Self::V, b: Self::V) -> Self::V {
+        [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]]
     }
     #[inline(always)]
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

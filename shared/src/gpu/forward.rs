@@ -60,6 +60,12 @@ impl ForwardPlan {
         Ok(ForwardPlan { model: model.clone(), net, batch, recording, features: net_plan.features, at, upload })
     }
 
+    /// See [`Recording::profile`].
+    #[cfg(test)]
+    pub fn profile(&self) -> Vec<(super::kernels::Kernel, [u32; 3], f64)> {
+        self.recording.profile()
+    }
+
     /// Dispatches of one call.
     pub fn dispatches(&self) -> usize {
         self.recording.dispatches()

@@ -34,6 +34,8 @@ pub struct Recording {
     bind_groups: Vec<wgpu::BindGroup>,
     pipelines: Vec<wgpu::ComputePipeline>,
     commands: Vec<Command>,
+    #[cfg(test)]
+    kernels: Vec<Kernel>,
     /// Where each result begins in the arena, and the length of one, in bytes.
     results: (Vec<u64>, u64),
     /// A read-back was begun whose future may have been dropped.
@@ -94,9 +96,20 @@ impl Recording {
             })
         });
         let bind_groups = bind_groups.collect();
-        let pipelines = kernels.into_iter().map(|k| engine.pipeline(k)).collect();
+        let pipelines = kernels.iter().map(|k| engine.pipeline(*k)).collect();
         engine.check()?;
-        Ok(Recording { engine, arena, staging, bind_groups, pipelines, commands, results, mapping: false })
+        Ok(Recording {
+            engine,
+            arena,
+            staging,
+            bind_groups,
+            pipelines,
+            commands,
+            #[cfg(test)]
+            kernels,
+            results,
+            mapping: false,
+        })
     }
 
     /// How many dispatches one run makes.
@@ -156,6 +169,21 @@ impl Recording {
         self.staging.unmap();
         self.mapping = false;
         Ok(value)
+    }
+
+    /// Milliseconds of each dispatch, alone in its submit; on what the arena holds.
+    #[cfg(test)]
+    pub fn profile(&self) -> Vec<(Kernel, [u32; 3], f64)> {
+        let inner = &self.engine.0;
+        let one = |c: &Command| {
+            let mut encoder = inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.encode(&mut encoder, std::slice::from_ref(c));
+            let begin = std::time::Instant::now();
+            inner.queue.submit([encoder.finish()]);
+            inner.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+            (self.kernels[c.pipeline], c.groups, begin.elapsed().as_secs_f64() * 1e3)
+        };
+        self.commands.iter().map(one).collect()
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, commands: &[Command]) {

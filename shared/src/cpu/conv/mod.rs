@@ -8,6 +8,7 @@
 pub mod half;
 mod rows;
 pub mod single;
+pub mod winograd;
 
 use rows::Onto;
 

@@ -59,13 +59,44 @@ fn an_evaluation_takes_few_dispatches_and_pipelines() {
     assert!(Kernel::ALL.len() <= 25);
 }
 
+/// Milliseconds of each kernel, its dispatches one after the other, of an adapter that is a CPU (`NETS`, `BATCHES` as below).
+#[test]
+#[ignore = "takes minutes and asserts nothing"]
+fn profile() {
+    let [_, narrow] = engines(WeightStorage::F16);
+    for (name, batch) in cases() {
+        let graph = peer(&name);
+        let mut plan = narrow.load(std::slice::from_ref(&graph), &[theta(&graph, 5)]).unwrap().forward_plan(0, batch).unwrap();
+        let x = normals(3, batch * graph.input_shape().iter().product::<usize>());
+        let (times, labels) = (vec![0.7; batch * graph.times], vec![1; if graph.classes > 0 { batch } else { 0 }]);
+        block_on(plan.forward(&x, &times, &labels)).unwrap();
+        let mut sums = std::collections::BTreeMap::new();
+        for (kernel, groups, ms) in plan.profile() {
+            let sum = sums.entry(kernel.name()).or_insert((0, 0.0));
+            *sum = (sum.0 + 1, sum.1 + ms);
+            if std::env::var_os("EACH").is_some() {
+                println!("{} {groups:?} {ms:.2}", kernel.name());
+            }
+        }
+        println!("{name} b{batch}: {:.1} ms", sums.values().map(|s| s.1).sum::<f64>());
+        for (kernel, (count, ms)) in sums {
+            println!("  {kernel}: {ms:.1} ms in {count}");
+        }
+    }
+}
+
+/// `NETS` by `BATCHES`.
+fn cases() -> Vec<(String, usize)> {
+    let list = |key: &str, usual: &str| std::env::var(key).unwrap_or(usual.into()).split(',').map(String::from).collect::<Vec<_>>();
+    let batches = list("BATCHES", "1,16");
+    list("NETS", "reference").iter().flat_map(|n| batches.iter().map(|b| (n.clone(), b.parse().unwrap()))).collect()
+}
+
 #[test]
 #[ignore = "takes minutes and asserts nothing"]
 fn timings() {
-    let list = |key: &str, usual: &str| std::env::var(key).unwrap_or(usual.into()).split(',').map(String::from).collect::<Vec<_>>();
-    for (name, batch) in list("NETS", "reference").iter().flat_map(|n| list("BATCHES", "1,16").into_iter().map(move |b| (n.clone(), b))) {
+    for (name, batch) in cases() {
         for engine in engines(WeightStorage::F16) {
-            let batch: usize = batch.parse().unwrap();
             let (ms, processor, dispatches) = evaluate(&engine, &peer(&name), batch, if batch == 1 { 9 } else { 3 });
             let (median, best) = (ms[ms.len() / 2], ms[0]);
             println!(
