@@ -3,33 +3,10 @@
 use crate::config::Arithmetic;
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{Bundle, Meta};
-use limbeck_shared::cpu::{Cond, Exec};
+use limbeck_shared::cpu::{self, Exec};
 use limbeck_shared::denoiser::{self, Net};
 use limbeck_shared::program::{self, Guidance, Sampler};
 use std::sync::Arc;
-
-/// The CPU interpreter as samplers call it.
-pub struct CpuNet {
-    exec: Arc<Exec>,
-    theta: Vec<f32>,
-}
-
-impl CpuNet {
-    /// Joins a planned network and its weights.
-    pub fn new(exec: Arc<Exec>, theta: Vec<f32>) -> CpuNet {
-        CpuNet { exec, theta }
-    }
-}
-
-impl Net for CpuNet {
-    fn shape(&self) -> [usize; 3] {
-        self.exec.graph().input_shape()
-    }
-    fn eval(&self, x: &[f32], n: usize, times: &[f32], labels: &[u32], out: &mut [f32]) -> limbeck_shared::Result<()> {
-        let labels = if self.exec.graph().classes == 0 { &[] } else { labels };
-        self.exec.infer(&self.theta, x, n, Cond { times: &times.repeat(n), labels, dropout: None }, out, None)
-    }
-}
 
 /// Which classes are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +110,8 @@ pub fn draw(bundle: &Bundle, r: &Request, mut progress: impl FnMut(usize)) -> Re
                 .graphs
                 .iter()
                 .zip(&bundle.thetas)
-                .map(|(g, t)| Ok(CpuNet::new(Arc::new(Exec::with_precision(g.clone(), r.precision.resolve())?), t.clone())))
-                .collect::<Result<Vec<_>>>()?;
+                .map(|(g, t)| cpu::Net::with_exec(Arc::new(Exec::with_precision(g.clone(), r.precision.resolve())?), t.clone()))
+                .collect::<Result<Vec<_>, _>>()?;
             let nets: Vec<&dyn Net> = nets.iter().map(|n| n as &dyn Net).collect();
             for (i, part) in labels.chunks(SLICE).enumerate() {
                 out.extend(program::run(&lowered, &nets, r.seed, (i * SLICE) as u64, part, null)?);

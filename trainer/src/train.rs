@@ -330,7 +330,7 @@ impl Log {
         let program = meta.draw_program(None, steps, None)?;
         let labels = crate::sample::labels(&meta, crate::sample::Labels::Each, count);
         let nets = setup.method.drawn(&setup.specs[0].exec, &state.nets[0].ema);
-        let nets: Vec<_> = nets.into_iter().map(|(exec, theta)| crate::sample::CpuNet::new(exec, theta)).collect();
+        let nets = nets.into_iter().map(|(exec, theta)| limbeck_shared::cpu::Net::with_exec(exec, theta)).collect::<Result<Vec<_>, _>>()?;
         let nets: Vec<&dyn limbeck_shared::denoiser::Net> = nets.iter().map(|n| n as _).collect();
         let lowered = limbeck_shared::denoiser::lower(&program, &meta.spec())?;
         let images = limbeck_shared::program::run(&lowered, &nets, 0, 0, &labels, meta.null_label.unwrap_or(0))?;

@@ -4,10 +4,11 @@ use super::plan::Keep;
 use super::{Cond, Exec, pack};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use std::sync::Arc;
 
 /// A network with its parameters: what samplers call.
 pub struct Net {
-    exec: Exec,
+    exec: Arc<Exec>,
     theta: Vec<f32>,
     /// The weights as kernels read them: they never change here, so they are laid out once.
     packed: pack::Packed,
@@ -24,15 +25,21 @@ impl crate::denoiser::Net for Net {
 }
 
 impl Net {
-    /// Joins a graph and its parameters.
+    /// Joins a graph and its parameters, in f32.
+    ///
+    /// # Errors
+    /// As [`Net::with_exec`], and for a graph that [`Exec::new`] refuses.
+    pub fn new(graph: Graph, theta: Vec<f32>) -> Result<Net> {
+        Net::with_exec(Arc::new(Exec::new(graph)?), theta)
+    }
+    /// Joins a planned network and its parameters.
     ///
     /// # Errors
     /// [`Error::Call`] if theta has not the graph's length.
-    pub fn new(graph: Graph, theta: Vec<f32>) -> Result<Net> {
-        if theta.len() != graph.param_count() {
-            return Err(Error::call("parameters", theta.len(), graph.param_count()));
+    pub fn with_exec(exec: Arc<Exec>, theta: Vec<f32>) -> Result<Net> {
+        if theta.len() != exec.graph().param_count() {
+            return Err(Error::call("parameters", theta.len(), exec.graph().param_count()));
         }
-        let exec = Exec::new(graph)?;
         let packed = exec.pack(&theta, pack::Direction::Inference);
         Ok(Net { exec, theta, packed })
     }

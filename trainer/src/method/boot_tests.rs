@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::method::teacher::{Teacher, TeacherConfig};
-use crate::sample::CpuNet;
 use candle_core::Device;
 use limbeck_shared::bundle;
 use limbeck_shared::denoiser::lower;
@@ -211,7 +210,7 @@ fn chained_targets_are_the_flow_euler_sampler() {
             y = b.target(&eps, &y, &time(i), &time(i + 1), &labels, &guidance).unwrap();
         }
         let program = teacher.draw_program(Some(Sampler::FlowEuler), Some(steps), weight.map(Into::into)).unwrap();
-        let net = CpuNet::new(Arc::new(Exec::new(teacher.graphs[0].clone()).unwrap()), teacher.thetas[0].clone());
+        let net = limbeck_shared::cpu::Net::new(teacher.graphs[0].clone(), teacher.thetas[0].clone()).unwrap();
         let labels = if classes > 0 { labels } else { vec![0; n] };
         let drawn = program::run(&lower(&program, &teacher.spec()).unwrap(), &[&net], 9, 0, &labels, classes as u32).unwrap();
         let drawn = tensor(drawn, n, [2, 1, 1]).unwrap();

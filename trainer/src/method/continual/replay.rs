@@ -2,11 +2,10 @@
 
 use super::{Noised, REPLAY};
 use crate::method::{Pass, tensor};
-use crate::sample::CpuNet;
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
-use limbeck_shared::cpu::{Exec, Precision};
+use limbeck_shared::cpu::{self, Exec, Precision};
 use limbeck_shared::denoiser::{Lowered, Net, lower, lower_keeping};
 use limbeck_shared::program::{self, Sampler, moments};
 use limbeck_shared::rng::{self, Stream};
@@ -14,7 +13,7 @@ use std::sync::Arc;
 
 /// A frozen generator and its sampler.
 pub(super) struct Replay {
-    nets: Vec<CpuNet>,
+    nets: Vec<cpu::Net>,
     lowered: Lowered,
     /// Times of the states that the program keeps besides its images.
     kept: Vec<f64>,
@@ -33,9 +32,9 @@ impl Replay {
         }
         let lowered = if states { lower_keeping(&program, &meta.spec(), &keeps)? } else { lower(&program, &meta.spec())? };
         let net = |(graph, theta): (&limbeck_shared::graph::Graph, &Vec<f32>)| {
-            Ok(CpuNet::new(Arc::new(Exec::with_precision(graph.clone(), precision)?), theta.clone()))
+            cpu::Net::with_exec(Arc::new(Exec::with_precision(graph.clone(), precision)?), theta.clone())
         };
-        let nets = bundle.graphs.iter().zip(&bundle.thetas).map(net).collect::<Result<Vec<_>>>()?;
+        let nets = bundle.graphs.iter().zip(&bundle.thetas).map(net).collect::<Result<Vec<_>, _>>()?;
         Ok(Replay { nets, lowered, kept, shape: meta.image.shape(), null: meta.null_label.unwrap_or(0) })
     }
 
