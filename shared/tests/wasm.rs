@@ -94,7 +94,7 @@ fn small() -> (Meta, Vec<f32>) {
         samplers: vec![SamplerSpec { sampler: Sampler::Heun, steps: vec![4], default_steps: 4 }],
         classes: vec!["zero".into(), "one".into()],
         null_label: Some(2),
-        guidance: Some(GuidanceRange { min: 1.0, max: 4.0, default: 2.0 }),
+        guidance: Some(GuidanceRange { min: 1.0, max: 4.0, default: 2.0, levels: None }),
         image: ImageSpec { channels: 1, height: 8, width: 8, range: [-1.0, 1.0] },
         training: TrainingRecord {
             method: "edm".into(),

@@ -204,7 +204,7 @@ fn model_bytes(kind: Kind, name: &str) -> Vec<u8> {
         samplers: if student { vec![one_step] } else { vec![any(Sampler::Heun, 3), any(Sampler::FlowEuler, 4)] },
         classes: if labelled { ["zero", "one", "two"].map(String::from).to_vec() } else { vec![] },
         null_label: labelled.then_some(3),
-        guidance: (kind == Kind::Teacher).then_some(GuidanceRange { min: 0.0, max: 4.0, default: 1.0 }),
+        guidance: (kind == Kind::Teacher).then_some(GuidanceRange { min: 0.0, max: 4.0, default: 1.0, levels: None }),
         image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
         training: TrainingRecord {
             method: if student { "boot" } else { "edm" }.into(),

@@ -36,7 +36,7 @@ fn small_models_draw_alike_on_the_gpu() {
         let bundle = model(kind, "small");
         let guidance = (kind == Kind::Teacher).then_some(2.0);
         // More than one submission, and a last one that is not full.
-        let r = Request { steps: Some(steps), guidance, ..request(19, Device::Cpu) };
+        let r = Request { steps: Some(steps), guidance: guidance.map(Into::into), ..request(19, Device::Cpu) };
         let (cpu, gpu) = (by(&bundle, Device::Cpu, &r), by(&bundle, Device::Wgpu, &r));
         let scale = cpu.iter().fold(1f32, |m, v| m.max(v.abs()));
         let error = largest_difference(&cpu, &gpu) / scale;

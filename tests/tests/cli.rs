@@ -59,7 +59,7 @@ fn samples_are_what_the_library_draws() {
         labels: Labels::Each,
         sampler: None,
         steps: None,
-        guidance: Some(2.5),
+        guidance: Some(2.5.into()),
         device: Device::Cpu,
         precision: Arithmetic::F32,
     };

@@ -6,10 +6,12 @@ use crate::optim::Adam;
 use crate::sample::{self, Device, Request};
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use limbeck_shared::cpu::{Cond, Exec, Keep, threads};
+use limbeck_shared::cpu::{self, Cond, Exec, Keep, threads};
 use limbeck_shared::graph::NetworkConfig;
+use limbeck_shared::nn::stock;
 use limbeck_shared::rng::{self, Stream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What to time.
@@ -29,6 +31,9 @@ pub enum Bench {
         /// Only the forward pass, nothing kept
         #[arg(long)]
         forward_only: bool,
+        /// With `--forward-only`: candle's own operations instead of our kernels, for comparison
+        #[arg(long, requires = "forward_only")]
+        candle: bool,
         /// How convolutions multiply
         #[arg(long, value_enum, default_value = "f32")]
         precision: Arithmetic,
@@ -84,12 +89,16 @@ fn time(repeat: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
 /// If a file cannot be read or the network cannot be built.
 pub fn run(what: &Bench) -> Result<String> {
     let (name, count, ms, device) = match what {
-        Bench::TrainStep { config, batch, repeat, forward_only, precision } => {
+        Bench::TrainStep { config, batch, repeat, forward_only, candle, precision } => {
             let text = std::fs::read_to_string(config).with_context(|| format!("`{}` cannot be read", config.display()))?;
             let network: NetworkConfig =
                 serde_json::from_str(&text).with_context(|| format!("`{}` is no network configuration", config.display()))?;
-            let ms = train_step(&network, *batch, *repeat, *forward_only, *precision)?;
-            (if *forward_only { "forward" } else { "train-step" }, *batch, ms, Device::Cpu)
+            let (name, what) = match (forward_only, candle) {
+                (true, true) => ("forward, candle's own operations", Work::Candle),
+                (true, false) => ("forward", Work::Forward),
+                _ => ("train-step", Work::Step),
+            };
+            (name, *batch, train_step(&network, *batch, *repeat, what, *precision)?, Device::Cpu)
         }
         Bench::Sample { model, count, repeat, device, precision } => {
             let bundle = crate::train::read_bundle(model)?;
@@ -110,7 +119,15 @@ pub fn run(what: &Bench) -> Result<String> {
     .to_string())
 }
 
-fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only: bool, precision: Arithmetic) -> Result<f64> {
+/// What is done with a network.
+#[derive(Clone, Copy, PartialEq)]
+enum Work {
+    Forward,
+    Candle,
+    Step,
+}
+
+fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, work: Work, precision: Arithmetic) -> Result<f64> {
     let graph = network.build()?;
     let mut theta = graph.init(0);
     // The zero-initialised layers would let half the gradient be zero; time it as in the middle of a training.
@@ -122,12 +139,20 @@ fn train_step(network: &NetworkConfig, batch: usize, repeat: usize, forward_only
     let labels: Vec<u32> = if classes > 0 { (0..batch as u32).map(|k| k % classes as u32).collect() } else { vec![] };
     let mut x = vec![0f32; batch * len];
     rng::normals(0, Stream::Noise, 0, &mut x);
-    let exec = Exec::with_precision(graph, precision.resolve())?;
-    let cond = Cond { times: &times, labels: &labels, dropout: None };
-    let mut out = vec![0f32; batch * exec.graph().output_shape().iter().product::<usize>()];
-    if forward_only {
-        return time(repeat, || Ok(exec.infer(&theta, &x, batch, cond, &mut out, None)?));
+    if work == Work::Candle {
+        let device = candle_core::Device::Cpu;
+        let params = stock::frozen(&stock::params_from_flat(&graph, &theta, candle_core::DType::F32, &device)?);
+        let [c, h, w] = graph.input_shape();
+        let x = candle_core::Tensor::from_vec(x, (batch, c, h, w), &device)?;
+        return time(repeat, || Ok(stock::forward(&graph, &params, &x, &times, &labels).map(|_| ())?));
     }
+    let exec = Exec::with_precision(graph, precision.resolve())?;
+    if work == Work::Forward {
+        let mut out = vec![0f32; batch * exec.graph().output_shape().iter().product::<usize>()];
+        let net = cpu::Net::with_exec(Arc::new(exec), theta)?;
+        return time(repeat, || Ok(net.forward(&x, batch, &times, &labels, &mut out)?));
+    }
+    let cond = Cond { times: &times, labels: &labels, dropout: None };
     let config = OptimizerConfig::default();
     let (mut adam, mut ema) = (Adam::new(theta.len()), theta.clone());
     time(repeat, || {

@@ -46,7 +46,8 @@ pub fn write(file: &Path, json: bool, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  sampler   {}: {steps}, {} by default", s.sampler, s.default_steps)?;
     }
     if let Some(g) = &m.guidance {
-        writeln!(out, "  guidance  {} to {}, {} by default", g.min, g.max, g.default)?;
+        let levels = g.levels.map_or("all noise levels".into(), |[low, high]| format!("sigma {low} to {high}"));
+        writeln!(out, "  guidance  {} to {}, {} by default, at {levels}", g.min, g.max, g.default)?;
     }
     writeln!(out, "  trained   {} images in {:.0} s: {}", m.training.images_seen, m.training.seconds, m.training.command)?;
     if let Some(t) = &m.training.teacher_sha256 {

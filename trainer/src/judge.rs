@@ -64,7 +64,7 @@ pub struct Measured {
     /// Guidance weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
-    /// Noise levels at which it holds, if not at all.
+    /// Noise levels at which it holds; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_levels: Option<[f64; 2]>,
     /// The figures.
@@ -188,7 +188,7 @@ impl Judge {
             evals: Some(program.evals()),
             macs: Some(program.cost(&bundle.graphs)),
             guidance: Some(guidance.weight),
-            guidance_levels: (!guidance.everywhere()).then_some(guidance.levels),
+            guidance_levels: guidance.levels.filter(|_| guidance.weight != 1.0),
             report,
         };
         Ok((measured, images))

@@ -113,9 +113,11 @@ fn shapes(m: &Meta, network: usize, graph: &Graph) -> Result<()> {
 }
 
 fn guidance(m: &Meta) -> Result<()> {
-    let Some(GuidanceRange { min, max, default }) = m.guidance else { return Ok(()) };
+    let Some(GuidanceRange { min, max, default, levels }) = m.guidance else { return Ok(()) };
     let sound = 0.0 <= min && min <= default && default <= max && max <= MAX_GUIDANCE;
     ensure(sound, "guidance", || format!("{min} to {max}, default {default}"), &format!("0 <= min <= default <= max <= {MAX_GUIDANCE}"))?;
+    let rises = Guidance { weight: default, levels }.is_sound();
+    ensure(rises, "guidance.levels", || format!("{:?}", levels.unwrap_or_default()), "two levels that rise from 0 or more")?;
     ensure(
         m.null_label.is_some() || m.guidance_input,
         "guidance",
@@ -197,7 +199,8 @@ pub(super) fn resolve(
     if !offer {
         return no("steps", format!("{steps} with {}", spec.sampler), all());
     }
-    let guidance = guidance.unwrap_or_else(|| m.guidance.map_or(1.0, |g| g.default).into());
+    let mut guidance = guidance.unwrap_or_else(|| m.guidance.map_or(1.0, |g| g.default).into());
+    guidance.levels = guidance.levels.or(m.guidance.and_then(|g| g.levels));
     let w = guidance.weight;
     match m.guidance {
         Some(g) if !(g.min..=g.max).contains(&w) => no("guidance", w.to_string(), format!("guidance {} to {}", g.min, g.max)),

@@ -88,7 +88,8 @@ fn router(path: &str, value: Value) -> Result<Router> {
 
 fn guidance(path: &str, value: Value) -> Result<GuidanceRange> {
     let mut o = Object::new(path, value)?;
-    let g = GuidanceRange { min: o.take("min")?, max: o.take("max")?, default: o.take("default")? };
+    let (min, max, default) = (o.take("min")?, o.take("max")?, o.take("default")?);
+    let g = GuidanceRange { min, max, default, levels: o.optional("levels")? };
     o.finish()?;
     Ok(g)
 }

@@ -104,6 +104,9 @@ pub struct GuidanceRange {
     pub max: f64,
     /// The weight unless told otherwise.
     pub default: f64,
+    /// Noise levels `sigma / alpha` at which a weight holds, unless told otherwise; none: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels: Option<[f64; 2]>,
 }
 
 /// The images a model draws.

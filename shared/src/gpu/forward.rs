@@ -62,8 +62,8 @@ impl ForwardPlan {
 
     /// See [`Recording::profile`].
     #[cfg(test)]
-    pub fn profile(&self) -> Vec<(super::kernels::Kernel, [u32; 3], f64)> {
-        self.recording.profile()
+    pub fn profile(&self, rounds: usize) -> Vec<(super::kernels::Kernel, [u32; 3], f64)> {
+        self.recording.profile(rounds)
     }
 
     /// Dispatches of one call.

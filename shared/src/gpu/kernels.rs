@@ -24,9 +24,9 @@ pub enum Kernel {
     ConvStem,
     /// Convolution onto few channels, a thread making one pixel by one vec4 on its own.
     ConvHead,
-    /// Convolution, a thread making 7 pixels by 4 vec4s of channels on its own.
+    /// Convolution, a thread making 7 pixels by 8 vec4s of channels on its own.
     ConvDirect7,
-    /// Convolution, a thread making 8 pixels by 4 vec4s of channels on its own.
+    /// Convolution, a thread making 8 pixels by 8 vec4s of channels on its own.
     ConvDirect8,
     /// Matrix times vector.
     Linear,
@@ -92,7 +92,11 @@ impl Kernel {
     /// The WGSL source. Entry point `main`; bindings of group 0: 0 the arena, 1 the weights, 2 the parameters (dynamic offset).
     pub fn source(self, storage: WeightStorage) -> String {
         // vec4s of channels that a thread of a direct kernel makes.
-        let columns = if self == Kernel::ConvHead { 1 } else { 4 };
+        let columns = match self {
+            Kernel::ConvHead => 1,
+            Kernel::ConvStem => 4,
+            _ => 8,
+        };
         let tile = |rows: u32, columns: u32, pixels: usize| {
             let header = format!("const ROWS: u32 = {rows}u;\nconst COLS: u32 = {columns}u;\nconst PX: u32 = {pixels}u;\n");
             (vec![CONV, include_str!("kernels/conv_plain.wgsl"), include_str!("kernels/conv.wgsl")], header, pixels)

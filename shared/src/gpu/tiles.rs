@@ -68,7 +68,7 @@ impl Rules<'_> {
             Occupancy::Narrow => {
                 // Whichever leaves fewer threads without pixels: maps are 7, 14, 28 or 8, 16, 32 wide.
                 let waste = |rows: usize| (h * w).next_multiple_of(rows);
-                if waste(56) < waste(64) { tile(Kernel::ConvDirect7, 56, 4) } else { tile(Kernel::ConvDirect8, 64, 4) }
+                if waste(56) < waste(64) { tile(Kernel::ConvDirect7, 56, 8) } else { tile(Kernel::ConvDirect8, 64, 8) }
             }
             Occupancy::Wide if taps <= 9 => tile(Kernel::ConvStem, 64, 4),
             Occupancy::Wide if width == 1 && self.batch * h * w >= 4096 => tile(Kernel::ConvHead, 64, 1),

@@ -92,9 +92,8 @@ pub fn build(sampler: Sampler, spec: &ModelSpec, steps: usize, guidance: impl In
         let expected = if sampler == Sampler::OneStep { "1".into() } else { format!("1 to {MAX_STEPS}") };
         return Err(Error::config("steps", steps, expected));
     }
-    let [low, high] = guidance.levels;
-    if !guidance.weight.is_finite() || low.is_nan() || high.is_nan() || low > high {
-        return Err(Error::config("guidance", guidance, "a finite weight, at levels that rise"));
+    if !guidance.is_sound() {
+        return Err(Error::config("guidance", guidance, "a finite weight, at levels that rise from 0 or more"));
     }
     if guidance.weight != 1.0 && !spec.guidance_input && !spec.null_label {
         return Err(Error::config("guidance", guidance, "1: the model has neither a null label nor a guidance input"));

@@ -114,7 +114,7 @@ impl Boot {
         meta.networks = vec![network];
         meta.second_time = true;
         meta.guidance_input = config.guidance.is_some();
-        meta.guidance = config.guidance.map(|[min, max]| limbeck_shared::bundle::GuidanceRange { min, max, default: min });
+        meta.guidance = config.guidance.map(|[min, max]| limbeck_shared::bundle::GuidanceRange { min, max, default: min, levels: None });
         meta.init_time = Some(sigma_max);
         meta.samplers = vec![SamplerSpec { sampler: Sampler::OneStep, steps: vec![1], default_steps: 1 }];
         meta.golden = None;

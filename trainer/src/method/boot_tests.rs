@@ -140,7 +140,7 @@ fn teacher(classes: usize, zero: bool) -> Bundle {
         theta.fill(0.0);
     }
     let label_dropout = if classes > 0 { 0.1 } else { 0.0 };
-    let config = TeacherConfig { sigma_data: SIGMA_DATA, p_mean: -1.2, p_std: 1.2, label_dropout };
+    let config = TeacherConfig { sigma_data: SIGMA_DATA, p_mean: -1.2, p_std: 1.2, label_dropout, guidance_levels: None };
     let meta = Teacher::new(&config, &network, "teacher", Precision::F32).unwrap().meta(None).unwrap();
     bundle::read(&bundle::write(&meta, &[theta]).unwrap()).unwrap()
 }

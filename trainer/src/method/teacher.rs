@@ -14,7 +14,7 @@ use limbeck_shared::bundle::{GuidanceRange, ImageSpec, Meta, SamplerSpec, Traini
 use limbeck_shared::cpu::{Dropout, Exec, Precision};
 use limbeck_shared::denoiser::{Parameterization, edm_adapter};
 use limbeck_shared::graph::NetworkConfig;
-use limbeck_shared::program::Sampler;
+use limbeck_shared::program::{Guidance, Sampler};
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct TeacherConfig {
     /// Probability that a label is replaced by the null label (the last row of the class table); 0: the table has none.
     #[serde(default)]
     pub label_dropout: f64,
+    /// Noise levels at which guidance holds when the model draws; none: all. Training does not depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_levels: Option<[f64; 2]>,
 }
 
 fn p_mean() -> f64 {
@@ -66,6 +69,11 @@ impl Teacher {
         }
         if !(0.0..1.0).contains(&config.label_dropout) {
             bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
+        }
+        if let Some(levels) = config.guidance_levels
+            && !(Guidance { weight: 1.0, levels: Some(levels) }).is_sound()
+        {
+            bail!("`method.guidance_levels`: found {levels:?}, expected two noise levels that rise from 0 or more");
         }
         let graph = network.build_training()?;
         if config.label_dropout > 0.0 && graph.classes < 2 {
@@ -143,7 +151,7 @@ impl Method for Teacher {
                 .collect(),
             classes: class_names(data, self.exec.graph().classes, null_label.is_some())?,
             null_label,
-            guidance: null_label.map(|_| GuidanceRange { min: 0.0, max: 4.0, default: 1.0 }),
+            guidance: null_label.map(|_| GuidanceRange { min: 0.0, max: 4.0, default: 1.0, levels: self.config.guidance_levels }),
             image: ImageSpec { channels, height, width, range: [-1.0, 1.0] },
             training: TrainingRecord::new("edm", &self.name),
             licence: "MIT".into(),

@@ -162,6 +162,9 @@ fn labels_and_guidance() {
     let order = "0 <= min <= default <= max <= 20";
     assert_eq!(damage("/guidance/default", json!(5)), field("limbeck.guidance", "0 to 4, default 5", order));
     assert_eq!(damage("/guidance/max", json!(21)), field("limbeck.guidance", "0 to 21, default 1.5", order));
+    let rising = "two levels that rise from 0 or more";
+    let falling = json!({ "min": 0, "max": 4, "default": 1.5, "levels": [2, 1] });
+    assert_eq!(damage("/guidance", falling), field("limbeck.guidance.levels", "[2.0, 1.0]", rising));
     let meta = Meta { guidance: unet().guidance, ..mlp() };
     let error = write(&meta, &weights(&mlp())).unwrap_err();
     assert_eq!(error, field("limbeck.guidance", "a range, but neither null label nor guidance input", "none: guidance needs one of them"));

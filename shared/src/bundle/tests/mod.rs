@@ -31,7 +31,7 @@ fn unet() -> Meta {
         ],
         classes: vec!["shirt".into(), "shoe".into(), "bag".into()],
         null_label: Some(3),
-        guidance: Some(GuidanceRange { min: 0.0, max: 4.0, default: 1.5 }),
+        guidance: Some(GuidanceRange { min: 0.0, max: 4.0, default: 1.5, levels: None }),
         image: ImageSpec { channels: 1, height: 4, width: 4, range: [-1.0, 1.0] },
         training: TrainingRecord {
             method: "edm".into(),
@@ -190,6 +190,12 @@ fn programs_and_what_is_refused() {
     for w in [4.5, -0.1, f64::NAN] {
         assert_eq!(refused(None, None, Some(w.into())), error("guidance", &w.to_string(), "guidance 0 to 4"));
     }
+    // The model's levels, unless the request has its own.
+    let range = GuidanceRange { min: 0.0, max: 4.0, default: 1.5, levels: Some([0.3, 2.0]) };
+    let meta = read(&file(&Meta { guidance: Some(range), ..unet() })).unwrap().meta;
+    let levels = |guidance| meta.resolve(None, None, guidance).unwrap().2.levels;
+    assert_eq!([levels(None), levels(Some(3.0.into()))], [Some([0.3, 2.0]); 2]);
+    assert_eq!(levels(Some("3@1..2".parse().unwrap())), Some([1.0, 2.0]));
     let plain = read(&file(&mlp())).unwrap().meta;
     assert_eq!(plain.resolve(None, None, None).unwrap().2, 1.0.into());
     assert_eq!(plain.resolve(None, None, Some(2.0.into())).unwrap_err(), error("guidance", "2", "no guidance (weight 1)"));

@@ -59,7 +59,7 @@ fn an_evaluation_takes_few_dispatches_and_pipelines() {
     assert!(Kernel::ALL.len() <= 25);
 }
 
-/// Milliseconds of each kernel, its dispatches one after the other, of an adapter that is a CPU (`NETS`, `BATCHES` as below).
+/// Milliseconds of each kernel, its dispatches one after the other, each the best of five, of an adapter that is a CPU (`NETS`, `BATCHES` as below).
 #[test]
 #[ignore = "takes minutes and asserts nothing"]
 fn profile() {
@@ -71,7 +71,7 @@ fn profile() {
         let (times, labels) = (vec![0.7; batch * graph.times], vec![1; if graph.classes > 0 { batch } else { 0 }]);
         block_on(plan.forward(&x, &times, &labels)).unwrap();
         let mut sums = std::collections::BTreeMap::new();
-        for (kernel, groups, ms) in plan.profile() {
+        for (kernel, groups, ms) in plan.profile(5) {
             let sum = sums.entry(kernel.name()).or_insert((0, 0.0));
             *sum = (sum.0 + 1, sum.1 + ms);
             if std::env::var_os("EACH").is_some() {

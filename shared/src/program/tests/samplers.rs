@@ -198,10 +198,10 @@ fn guidance() {
 fn guidance_at_some_noise_levels() {
     let s = spec(EDM, Parameterization::Edm { sigma_data: 0.5 });
     let guidance: Guidance = "3@1..10".parse().unwrap();
-    assert_eq!((guidance.weight, guidance.levels, guidance.to_string().as_str()), (3.0, [1.0, 10.0], "3@1..10"));
+    assert_eq!((guidance.weight, guidance.levels, guidance.to_string().as_str()), (3.0, Some([1.0, 10.0]), "3@1..10"));
     assert_eq!([0.99, 1.0, 10.0, 10.1].map(|level| guidance.at(level)), [1.0, 3.0, 3.0, 1.0]);
     assert_eq!("2.5".parse::<Guidance>().unwrap(), 2.5.into());
-    for bad in ["", "x", "inf", "2@", "2@1", "2@3..1", "2@-1..1", "2@0..inf"] {
+    for bad in ["", "x", "inf", "2@", "2@1", "2@3..1", "2@-1..1", "nan@0..1", "2@0..nan"] {
         assert!(bad.parse::<Guidance>().unwrap_err().to_string().contains("guidance"), "{bad}");
     }
     let program = build(Sampler::Euler, &s, 10, guidance).unwrap();
@@ -212,12 +212,14 @@ fn guidance_at_some_noise_levels() {
     let twice = grid[..10].iter().filter(|&&t| inside(t)).count();
     assert!(twice > 1 && asked.len() == 10 + twice, "{twice} of 10 levels, {} calls", asked.len());
     assert!(asked.iter().all(|&(t, label)| label == Label::Given || inside(t)));
+    let all = build(Sampler::Euler, &s, 10, "3@0..inf".parse::<Guidance>().unwrap()).unwrap();
+    assert_eq!(all, build(Sampler::Euler, &s, 10, 3.0).unwrap());
     // One step within: the weighted answer; one without: the plain one.
     let g = gaussian(EDM);
     let drawn = |guidance: Guidance| draw(&build(Sampler::OneStep, &s, 1, guidance).unwrap(), &g, 0.01);
     let level = EDM.start();
-    let outside = Guidance { weight: 3.0, levels: [0.0, 0.5 * level] };
-    let within = Guidance { weight: 3.0, levels: [0.5 * level, level] };
+    let outside = Guidance { weight: 3.0, levels: Some([0.0, 0.5 * level]) };
+    let within = Guidance { weight: 3.0, levels: Some([0.5 * level, level]) };
     assert_eq!(drawn(outside), drawn(1.0.into()));
     assert_eq!(drawn(within), drawn(3.0.into()));
     // A network that takes the weight takes 1 outside.

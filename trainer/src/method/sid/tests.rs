@@ -132,7 +132,7 @@ fn teacher() -> Bundle {
     let network = serde_json::json!({"_class_name": "Mlp", "dim": 2, "hidden": 16, "layers": 2, "num_class_embeds": 4});
     let network: NetworkConfig = serde_json::from_value(network).unwrap();
     let theta = network.build().unwrap().init(3);
-    let config = TeacherConfig { sigma_data: 0.5, p_mean: -1.2, p_std: 1.2, label_dropout: 0.1 };
+    let config = TeacherConfig { sigma_data: 0.5, p_mean: -1.2, p_std: 1.2, label_dropout: 0.1, guidance_levels: None };
     let meta = Teacher::new(&config, &network, "teacher", Precision::F32).unwrap().meta(None).unwrap();
     bundle::read(&bundle::write(&meta, &[theta]).unwrap()).unwrap()
 }
@@ -371,7 +371,7 @@ fn adversarial(config: Adversarial) -> (Sid, Box<dyn Dataset>, tempfile::TempDir
     });
     let network: NetworkConfig = serde_json::from_value(network).unwrap();
     let theta = network.build().unwrap().init(3);
-    let edm = TeacherConfig { sigma_data: 0.5, p_mean: -1.2, p_std: 1.2, label_dropout: 0.1 };
+    let edm = TeacherConfig { sigma_data: 0.5, p_mean: -1.2, p_std: 1.2, label_dropout: 0.1, guidance_levels: None };
     let dir = tempfile::tempdir().unwrap();
     for class in ["a", "b"] {
         std::fs::create_dir(dir.path().join(class)).unwrap();
