@@ -33,35 +33,48 @@ fn drawn_by(model: &Bundle, sampler: Sampler, steps: usize) -> Vec<[(f64, f64); 
 }
 
 /// Data N((0.6, -0.3), 0.5^2), noise N(0, 0.7^2): `X_{0,1}(x0) = mean + 0.5 / 0.7 x0` per coordinate, in any number of steps.
-#[test]
-fn on_a_gaussian_every_condition_finds_the_map() {
-    // The paper's order at one step: LSD, ESD, PSD.
-    for (condition, one_step, eight_steps) in [("lsd", 0.06, 0.03), ("esd", 0.09, 0.03), ("psd_m", 0.16, 0.04)] {
-        let condition_key = format!("method.condition={condition}");
-        let (model, seconds) = trained(&[
-            condition_key.as_str(),
-            "batch=1024",
-            "images=2000000",
-            "optimizer.warmup=10000",
-            "optimizer.lr=4e-3",
-            "network.hidden=64",
-            "network.layers=2",
-            "method.sigma_data=0.7",
-            "data.toy={ shape = \"gaussian\", mean = [0.6, -0.3], std = 0.5 }",
-        ]);
-        for (steps, most) in [(1, one_step), (8, eight_steps)] {
-            let (mut off, mut size) = (0f64, 0f64);
-            for point in drawn(&model, steps) {
-                for ((eps, found), mean) in point.into_iter().zip([0.6, -0.3]) {
-                    off += (found - mean - 0.5 * eps).powi(2);
-                    size += (0.5 * eps).powi(2);
-                }
+/// Two thousand steps of training; how far off one step and eight may be.
+fn finds_the_map_of_a_gaussian(condition: &str, settings: &[&str], most: [f64; 2]) {
+    let condition_key = format!("method.condition={condition}");
+    let common = [
+        condition_key.as_str(),
+        "optimizer.lr=4e-3",
+        "network.layers=2",
+        "method.sigma_data=0.7",
+        "data.toy={ shape = \"gaussian\", mean = [0.6, -0.3], std = 0.5 }",
+    ];
+    let (model, seconds) = trained(&[&common[..], settings].concat());
+    for (steps, most) in [1, 8].into_iter().zip(most) {
+        let (mut off, mut size) = (0f64, 0f64);
+        for point in drawn(&model, steps) {
+            for ((eps, found), mean) in point.into_iter().zip([0.6, -0.3]) {
+                off += (found - mean - 0.5 * eps).powi(2);
+                size += (0.5 * eps).powi(2);
             }
-            let error = (off / size).sqrt();
-            println!("{condition}, {steps} steps: {:.2} % off the closed form ({seconds:.1} s)", 100.0 * error);
-            assert!(error < most, "{condition}, {steps} steps: {error}");
         }
+        let error = (off / size).sqrt();
+        println!("{condition}, {steps} steps: {:.2} % off the closed form ({seconds:.1} s)", 100.0 * error);
+        assert!(error < most, "{condition}, {steps} steps: {error}");
     }
+}
+
+#[test]
+fn lsd_finds_the_map_of_a_gaussian() {
+    let settings = ["batch=4096", "images=8000000", "optimizer.warmup=40000", "network.hidden=64", "method.eta=0.5"];
+    finds_the_map_of_a_gaussian("lsd", &settings, [0.025, 0.02]);
+}
+
+#[test]
+fn esd_finds_the_map_of_a_gaussian() {
+    let settings = ["batch=1024", "images=2000000", "optimizer.warmup=10000", "network.hidden=64"];
+    finds_the_map_of_a_gaussian("esd", &settings, [0.09, 0.03]);
+}
+
+/// Its residual is small where the map is still wrong: more of the batch off the diagonal, and a wider network.
+#[test]
+fn psd_finds_the_map_of_a_gaussian() {
+    let settings = ["batch=1024", "images=2000000", "optimizer.warmup=10000", "network.hidden=128", "method.eta=0.25"];
+    finds_the_map_of_a_gaussian("psd_m", &settings, [0.03, 0.025]);
 }
 
 /// The quantile map of noise N(0, 1) to `N(-2, 0.5^2) / 2 + N(2, 0.5^2) / 2`, which in one dimension is the flow map.
