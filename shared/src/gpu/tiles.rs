@@ -59,7 +59,7 @@ impl Rules<'_> {
         let node = &self.graph.nodes[i];
         let edge = if let Op::Conv2d { kernel, .. } = node.op { kernel } else { 1 };
         let [_, h, w] = node.shape;
-        let taps = edge * edge * quads(self.graph.nodes[node.inputs[0]].shape[0]);
+        let deep = quads(self.graph.nodes[node.inputs[0]].shape[0]);
         let width: usize = self.fusion.siblings[i].iter().map(|&j| quads(self.graph.nodes[j].shape[0])).sum();
         let tile = |kernel, rows, columns| Tile { kernel, rows, columns, parts: 1 };
         let (large, medium) = (tile(Kernel::ConvLarge, 64, 16), tile(Kernel::ConvMedium, 32, 8));
@@ -70,13 +70,13 @@ impl Rules<'_> {
                 let waste = |rows: usize| (h * w).next_multiple_of(rows);
                 if waste(56) < waste(64) { tile(Kernel::ConvDirect7, 56, 8) } else { tile(Kernel::ConvDirect8, 64, 8) }
             }
-            Occupancy::Wide if taps <= 9 => tile(Kernel::ConvStem, 64, 4),
+            Occupancy::Wide if deep == 1 => tile(Kernel::ConvStem, 64, 4),
             Occupancy::Wide if width == 1 && self.batch * h * w >= 4096 => tile(Kernel::ConvHead, 64, 1),
             Occupancy::Wide if width > 8 && groups(large) >= 256 => large,
             Occupancy::Wide if groups(medium) >= 96 => medium,
             Occupancy::Wide => {
                 let small = tile(Kernel::ConvSmall, 16, 4);
-                Tile { parts: parts(taps.div_ceil(16), groups(small)), ..small }
+                Tile { parts: parts((edge * edge * deep).div_ceil(16), groups(small)), ..small }
             }
         }
     }
