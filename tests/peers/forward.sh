@@ -3,16 +3,8 @@
 # each side's time is its best round's median: a shared machine only ever makes a round slower. Prints lines such as
 #   reference b16: ours 45 ms, candle 250 ms (ratio 0.18), PyTorch 60 ms (ratio 0.75)
 #   tests/peers/forward.sh [ROUNDS]
-set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/pytorch.sh"
 rounds=${1:-3}
-venv=target/peers-venv
-if ! "$venv/bin/python" -c 'import torch, diffusers' 2>/dev/null; then
-  echo "installing PyTorch and diffusers into $venv" >&2
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet torch diffusers numpy
-fi
-cargo build --release --quiet -p limbeck
 summary='
 import json, sys
 ms = [json.loads(line)["ms"] for line in sys.stdin]

@@ -5,17 +5,9 @@
 # each side's time being its best round: a shared machine only ever makes a round slower. `bf16x3` (floats as two bf16, three
 # products, sums in f32) stands against PyTorch's f32, `bf16` against PyTorch's bf16 autocast.
 #   tests/peers/train-step.sh [ROUNDS] [PRECISION...]        all three unless given
-set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/pytorch.sh"
 rounds=${1:-3}
 wanted=" ${*:2} "
-venv=target/peers-venv
-if ! "$venv/bin/python" -c 'import torch, diffusers' 2>/dev/null; then
-  echo "installing PyTorch and diffusers into $venv" >&2
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet torch diffusers numpy
-fi
-cargo build --release --quiet -p limbeck
 summary='
 import json, sys
 rows = [json.loads(line) for line in sys.stdin]

@@ -3,8 +3,9 @@
 use crate::config::Arithmetic;
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::{Bundle, Meta};
-use limbeck_shared::cpu::{self, Exec};
+use limbeck_shared::cpu::{self, Exec, Precision};
 use limbeck_shared::denoiser::{self, Net};
+use limbeck_shared::graph::Graph;
 use limbeck_shared::program::{self, Guidance, Sampler};
 use std::sync::Arc;
 
@@ -79,6 +80,17 @@ impl Request {
     }
 }
 
+/// A bundle's networks on the CPU.
+///
+/// # Errors
+/// If one cannot be planned.
+pub fn nets(bundle: &Bundle, precision: Precision) -> Result<Vec<cpu::Net>> {
+    let net = |(graph, theta): (&Graph, &Vec<f32>)| {
+        Ok(cpu::Net::with_exec(Arc::new(Exec::with_precision(graph.clone(), precision)?), theta.clone())?)
+    };
+    bundle.graphs.iter().zip(&bundle.thetas).map(net).collect()
+}
+
 /// Images in a pass on the CPU: enough for every thread, few enough to stay small.
 const SLICE: usize = 64;
 
@@ -106,12 +118,7 @@ pub fn draw(bundle: &Bundle, r: &Request, mut progress: impl FnMut(usize)) -> Re
     let mut out = Vec::with_capacity(r.count * meta.image.values());
     match r.device {
         Device::Cpu => {
-            let nets = bundle
-                .graphs
-                .iter()
-                .zip(&bundle.thetas)
-                .map(|(g, t)| cpu::Net::with_exec(Arc::new(Exec::with_precision(g.clone(), r.precision.resolve())?), t.clone()))
-                .collect::<Result<Vec<_>, _>>()?;
+            let nets = nets(bundle, r.precision.resolve())?;
             let nets: Vec<&dyn Net> = nets.iter().map(|n| n as &dyn Net).collect();
             for (i, part) in labels.chunks(SLICE).enumerate() {
                 out.extend(program::run(&lowered, &nets, r.seed, (i * SLICE) as u64, part, null)?);

@@ -225,10 +225,9 @@ impl Planner<'_> {
 
     /// The address of an operand of the dispatch that is pushed next.
     pub fn at(&mut self, o: Operand) -> Word {
-        if let Buf::Scratch(k) = o.buf {
-            self.items[k].last = self.dispatches.len();
-        }
-        Word::At(o.buf, o.col)
+        let word = Word::At(o.buf, o.col);
+        self.keep(&[word]);
+        word
     }
 
     /// The next dispatch needs these addresses too.

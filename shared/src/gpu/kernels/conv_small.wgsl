@@ -76,14 +76,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
     var y: vec4<f32> = vec4<f32>(0.0);
-    let owner: u32 = t / 4u;
     if (t < 64u) {
         var sum: vec4<f32> = tile[t];
         for (var s: u32 = 1u; s < 8u; s = s + 1u) {
             sum = sum + tile[s * 64u + t];
         }
-        let m: u32 = m0 + 4u * (owner / 4u) + t % 4u;
-        let n: u32 = n0 + owner % 4u;
+        let m: u32 = m0 + tile_row(t);
+        let n: u32 = n0 + tile_column(t);
         if (p.parts == 1u) {
             y = finish(m, n, sum);
         } else if (m < limit && n < p.cout) {

@@ -3,8 +3,8 @@
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let m0: u32 = begin(group.x, 16u);
     let n0: u32 = group.y * 4u;
-    let m: u32 = m0 + 4u * (t / 16u) + t % 4u;
-    let n: u32 = n0 + t / 4u % 4u;
+    let m: u32 = m0 + tile_row(t);
+    let n: u32 = n0 + tile_column(t);
     var sum: vec4<f32> = vec4<f32>(0.0);
     if (m < limit && n < p.cout) {
         for (var part: u32 = 0u; part < p.parts; part = part + 1u) {

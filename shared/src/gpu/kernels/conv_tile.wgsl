@@ -1,7 +1,19 @@
-// Statistics of a tile of 16 pixels by 4 vec4s of channels; thread t < 64 holds `y` of pixel 4 (t / 16) + t % 4, vec4 t / 4 % 4.
+// A tile of 16 pixels by 4 vec4s of channels, whose values the first 64 threads hold.
+
+// Pixel of thread `t`.
+fn tile_row(t: u32) -> u32 {
+    return 4u * (t / 16u) + t % 4u;
+}
+
+// vec4 of thread `t`.
+fn tile_column(t: u32) -> u32 {
+    return t / 4u % 4u;
+}
+
+// Leaves its statistics; `y` is the thread's own value.
 fn tile_stats(x: u32, m0: u32, n0: u32, t: u32, y: vec4<f32>) {
     if (t < 64u) {
-        sums[(t / 4u % 4u) * 16u + 4u * (t / 16u) + t % 4u] = y;
+        sums[tile_column(t) * 16u + tile_row(t)] = y;
     }
     workgroupBarrier();
     if (t < 4u && n0 + t < p.cout) {

@@ -5,6 +5,7 @@
 //! cargo test --release -p limbeck-shared --features wgpu-native --lib -- --ignored --nocapture timings
 //! ```
 
+use super::super::forward::ForwardPlan;
 use super::super::{Engine, Kernel, WeightStorage, block_on};
 use super::{engines, normals, theta};
 use crate::graph::{Graph, NetworkConfig};
@@ -25,18 +26,25 @@ fn processor_ms() -> f64 {
     fields.take(2).filter_map(|v| v.parse::<f64>().ok()).sum::<f64>() * 10.0
 }
 
-/// Wall milliseconds of each of `rounds` evaluations, sorted, the mean of their processor time, and their dispatches.
-fn evaluate(engine: &Engine, graph: &Graph, batch: usize, rounds: usize) -> (Vec<f64>, f64, usize) {
-    let model = engine.load(std::slice::from_ref(graph), &[theta(graph, 5)]).unwrap();
-    let mut plan = model.forward_plan(0, batch).unwrap();
+/// A network's plan, and its evaluation on some input.
+fn planned(engine: &Engine, graph: &Graph, batch: usize) -> (ForwardPlan, impl Fn(&mut ForwardPlan)) {
+    let plan = engine.load(std::slice::from_ref(graph), &[theta(graph, 5)]).unwrap().forward_plan(0, batch).unwrap();
     let x = normals(3, batch * graph.input_shape().iter().product::<usize>());
     let (times, labels) = (vec![0.7; batch * graph.times], vec![1; if graph.classes > 0 { batch } else { 0 }]);
-    block_on(plan.forward(&x, &times, &labels)).unwrap();
+    (plan, move |plan| {
+        block_on(plan.forward(&x, &times, &labels)).unwrap();
+    })
+}
+
+/// Wall milliseconds of each of `rounds` evaluations, sorted, the mean of their processor time, and their dispatches.
+fn evaluate(engine: &Engine, graph: &Graph, batch: usize, rounds: usize) -> (Vec<f64>, f64, usize) {
+    let (mut plan, run) = planned(engine, graph, batch);
+    run(&mut plan);
     let used = processor_ms();
     let mut ms: Vec<f64> = (0..rounds)
         .map(|_| {
             let begin = Instant::now();
-            block_on(plan.forward(&x, &times, &labels)).unwrap();
+            run(&mut plan);
             begin.elapsed().as_secs_f64() * 1e3
         })
         .collect();
@@ -59,17 +67,16 @@ fn an_evaluation_takes_few_dispatches_and_pipelines() {
     assert!(Kernel::ALL.len() <= 25);
 }
 
-/// Milliseconds of each kernel, its dispatches one after the other, each the best of five, of an adapter that is a CPU (`NETS`, `BATCHES` as below).
+/// Milliseconds of each kernel on an adapter that is a CPU, its dispatches one after the other, each the best of five. What [`timings`]
+/// says of `NETS` and `BATCHES` holds; `EACH=1` prints every dispatch.
 #[test]
 #[ignore = "takes minutes and asserts nothing"]
 fn profile() {
     let [_, narrow] = engines(WeightStorage::F16);
     for (name, batch) in cases() {
         let graph = peer(&name);
-        let mut plan = narrow.load(std::slice::from_ref(&graph), &[theta(&graph, 5)]).unwrap().forward_plan(0, batch).unwrap();
-        let x = normals(3, batch * graph.input_shape().iter().product::<usize>());
-        let (times, labels) = (vec![0.7; batch * graph.times], vec![1; if graph.classes > 0 { batch } else { 0 }]);
-        block_on(plan.forward(&x, &times, &labels)).unwrap();
+        let (mut plan, run) = planned(&narrow, &graph, batch);
+        run(&mut plan);
         let mut sums = std::collections::BTreeMap::new();
         for (kernel, groups, ms) in plan.profile(5) {
             let sum = sums.entry(kernel.name()).or_insert((0, 0.0));

@@ -5,11 +5,10 @@ use crate::method::{Pass, tensor};
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
-use limbeck_shared::cpu::{self, Exec, Precision};
+use limbeck_shared::cpu::{self, Precision};
 use limbeck_shared::denoiser::{Lowered, Net, lower, lower_keeping};
 use limbeck_shared::program::{self, Sampler, moments};
 use limbeck_shared::rng::{self, Stream};
-use std::sync::Arc;
 
 /// A frozen generator and its sampler.
 pub(super) struct Replay {
@@ -31,10 +30,7 @@ impl Replay {
             (keeps, kept) = moments(&program).iter().map(|m| (m.state, m.t)).unzip();
         }
         let lowered = if states { lower_keeping(&program, &meta.spec(), &keeps)? } else { lower(&program, &meta.spec())? };
-        let net = |(graph, theta): (&limbeck_shared::graph::Graph, &Vec<f32>)| {
-            cpu::Net::with_exec(Arc::new(Exec::with_precision(graph.clone(), precision)?), theta.clone())
-        };
-        let nets = bundle.graphs.iter().zip(&bundle.thetas).map(net).collect::<Result<Vec<_>, _>>()?;
+        let nets = crate::sample::nets(bundle, precision)?;
         Ok(Replay { nets, lowered, kept, shape: meta.image.shape(), null: meta.null_label.unwrap_or(0) })
     }
 
