@@ -26,13 +26,15 @@ if (curve) {
   });
   console.log(points.join(","));
 } else {
-  console.log("| arm | seeds | fd | KL divergence | class distance | spread of features | seconds a step |");
+  console.log("| arm | seeds | fd | KL divergence | class distance | spread of features | classifier |");
   console.log("|---|---|---|---|---|---|---|");
   for (const arm of arms.split(/\s+/)) {
     const ready = done(arm).map((seed) => report(arm, seed, TASKS));
     if (ready.length === 0) continue;
     const of = (key) => ready.map((r) => r.evaluation[key]);
     const cells = [arm, ready.length, cell(of("fd"), 3), cell(of("class_kld"), 3), cell(of("class_distance"), 3), cell(of("spread"), 2)];
-    console.log(`| ${[...cells, cell(ready.map((r) => r.seconds_a_step), 3)].join(" | ")} |`);
+    const named = ready.map((r) => r.classifier_accuracy).filter((v) => v !== undefined).map((v) => 100 * v);
+    cells.push(named.length > 0 ? `${cell(named, 1)} %` : "");
+    console.log(`| ${cells.join(" | ")} |`);
   }
 }

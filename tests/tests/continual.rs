@@ -77,6 +77,38 @@ fn a_sequence_stopped_in_its_second_task_goes_on() {
 }
 
 #[test]
+fn a_classifier_learns_from_the_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    images(&folder.join("images"), 8, &["a", "b", "c", "d"]);
+    let args = sequence("classified", &["--set", "images=200", "--classify", "6000"]);
+    let refused = run(folder, &args);
+    assert!(refused.code == Some(1) && refused.stderr.contains("found no test split") && !folder.join("classified").exists());
+    std::fs::remove_dir_all(folder.join("images")).unwrap();
+    for part in ["train", "test"] {
+        images(&folder.join("images").join(part), 8, &["a", "b", "c", "d"]);
+    }
+    let reports: Value = serde_json::from_str(&succeed(folder, &args).stdout).unwrap();
+    let accuracy = |task: usize| reports[task]["classifier_accuracy"].as_f64().unwrap();
+    // Of the first two classes, which differ in brightness, nothing else is known; of all four the first two come from poor replay.
+    assert!(accuracy(0) > 0.9 && (0.0..=1.0).contains(&accuracy(1)), "{reports}");
+    let (first, second) =
+        (read(&folder.join("classified/classifier-1.safetensors")), read(&folder.join("classified/classifier-2.safetensors")));
+    assert_eq!(second.meta.training.images_seen, 6000);
+    assert_ne!(first.thetas, second.thetas);
+    let config = std::fs::read_to_string(folder.join("classified/classifier-2/config.toml")).unwrap();
+    for line in
+        ["teacher = \"classified/classifier-1.safetensors\"", "generator = \"classified/task-1.safetensors\"", "task = 2", "steps = 3"]
+    {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    // What is done is not done again, and the figures are kept.
+    let again = succeed(folder, &args);
+    assert!(!again.stderr.contains("classifier of task"), "{}", again.stderr);
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout).unwrap(), reports);
+}
+
+#[test]
 fn a_one_step_student_draws_the_replay() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -3,6 +3,7 @@
 use crate::data::DataSpec;
 use crate::method::boot::BootConfig;
 use crate::method::continual::ContinualConfig;
+use crate::method::features::FeaturesConfig;
 use crate::method::flow_map::FlowMapConfig;
 use crate::method::sid::SidConfig;
 use crate::method::tdc::TdcConfig;
@@ -99,12 +100,8 @@ pub enum MethodConfig {
     Continual(ContinualConfig),
     /// Pruned copies of a trained model, each for a group of noise levels (Li et al. 2023).
     Tdc(TdcConfig),
-    /// The classifier in whose features images are compared.
-    Features {
-        /// Random shifts of the training images, in pixels.
-        #[serde(default)]
-        shift: usize,
-    },
+    /// The classifier in whose features images are compared, and one that learns classes one task after another.
+    Features(FeaturesConfig),
 }
 
 /// The optimiser and its learning rate over time, all counted in images.

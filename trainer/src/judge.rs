@@ -34,6 +34,43 @@ impl Features for Classifier {
     }
 }
 
+impl Classifier {
+    /// Opens a classifier's bundle; none for other models.
+    fn new(bundle: &Bundle) -> Result<Option<Classifier>> {
+        let graph = bundle.graphs[0].clone();
+        let Some(node) = graph.features else { return Ok(None) };
+        let (dim, classes) = (graph.nodes[node].shape.iter().product(), graph.output_shape()[0]);
+        Ok(Some(Classifier { dim, classes, net: cpu::Net::new(graph, bundle.thetas[0].clone())? }))
+    }
+
+    /// The most likely class of each of `n` images.
+    fn named(&self, images: &[f32], n: usize) -> Result<Vec<u32>> {
+        let (mut feats, mut class) = (vec![0f32; n * self.dim], vec![0; n]);
+        self.features(images, n, &mut feats, &mut class)?;
+        Ok(class)
+    }
+}
+
+/// Which part of the images a classifier names as they are labelled.
+///
+/// # Errors
+/// If the bundle is no classifier, or one of other images.
+pub fn accuracy(classifier: &Bundle, data: &dyn Dataset) -> Result<f64> {
+    let net = Classifier::new(classifier)?.context("found a model without features, expected a classifier")?;
+    let (found, expected) = (data.shape(), classifier.meta.image.shape());
+    if found != expected {
+        bail!("found images {found:?}, expected {expected:?}, which the classifier was trained on");
+    }
+    let (len, all, mut right) = (expected.iter().product::<usize>(), (0..data.len()).collect::<Vec<_>>(), 0);
+    for part in all.chunks(256) {
+        let mut images = vec![0f32; part.len() * len];
+        images.chunks_exact_mut(len).zip(part).for_each(|(image, &i)| data.image(i, image));
+        let named = net.named(&images, part.len())?;
+        right += named.iter().zip(part).filter(|(class, i)| **class == data.label(**i)).count();
+    }
+    Ok(right as f64 / all.len() as f64)
+}
+
 /// The measure: a classifier and the images it compares with.
 pub struct Judge {
     features: Box<dyn Features>,
@@ -102,14 +139,8 @@ impl Judge {
     /// As [`Judge::open`].
     pub fn over(features: &Path, train: Box<dyn Dataset>, test: Option<Box<dyn Dataset>>) -> Result<Judge> {
         let bundle = read_bundle(features)?;
-        let graph = bundle.graphs[0].clone();
-        let Some(node) = graph.features else {
+        let Some(features) = Classifier::new(&bundle)? else {
             bail!("`{}`: found a model without features, expected a classifier (limbeck train features-fashion)", features.display());
-        };
-        let features = Classifier {
-            dim: graph.nodes[node].shape.iter().product(),
-            classes: graph.output_shape()[0],
-            net: cpu::Net::new(graph, bundle.thetas[0].clone())?,
         };
         Ok(Judge { features: Box::new(features), id: bundle.sha256, names: bundle.meta.classes, train, test, cache: cache() })
     }

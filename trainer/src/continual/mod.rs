@@ -4,6 +4,7 @@
 //! figures over all classes seen so far; `task-N.png`. A task whose bundle and figures are there is done, wherever they came from:
 //! sequences of one seed and one beginning share their first task, and a copy of its three files saves training it again.
 
+mod classify;
 pub mod further;
 mod report;
 mod split;
@@ -53,6 +54,10 @@ pub struct Command {
     /// Images to draw for each evaluation; 0: nothing is measured
     #[arg(long, default_value_t = 5_000)]
     count: usize,
+    /// After the sequence, train a classifier on this many images of each task and the replay of the model before, and report its
+    /// accuracy (side experiment of the paper)
+    #[arg(long, value_name = "IMAGES", conflicts_with = "from")]
+    classify: Option<u64>,
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -78,7 +83,14 @@ pub fn run(c: &Command) -> Result<Option<String>> {
     }
     let run = c.run.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     let sequence = Sequence::new(config)?;
+    if c.classify.is_some() {
+        sequence.classifiable()?;
+    }
     let reports = sequence.run(&run, c.tasks.unwrap_or(usize::MAX), &Measure { features: &c.features, count: c.count })?;
+    let reports = match (reports, c.classify) {
+        (Some(reports), Some(images)) => sequence.classify(&run, images, reports)?,
+        (reports, _) => reports,
+    };
     reports.map(|r| Ok(serde_json::to_string_pretty(&r)?)).transpose()
 }
 
@@ -117,7 +129,8 @@ impl Sequence {
         let method = match n {
             // The same for all arms.
             1 => {
-                ContinualConfig { arm: Arm::FineTune, lambda: None, teacher_steps: 10, one_step: None, replay: None, ..self.method.clone() }
+                let drawn = ContinualConfig { one_step: None, replay: None, pool: None, ..self.method.clone() };
+                ContinualConfig { arm: Arm::FineTune, lambda: None, teacher_steps: 10, ..drawn }
             }
             _ => ContinualConfig { task: n, one_step: None, replay: replay.or(self.method.replay.clone()), ..self.method.clone() },
         };
@@ -190,8 +203,9 @@ impl Sequence {
                 images: bundle.meta.training.images_seen,
                 seconds_a_step: bundle.meta.training.seconds / steps as f64,
                 evaluation: evaluation.map(serde_json::to_value).transpose()?,
+                classifier_accuracy: None,
             };
-            crate::log::write_whole(&figures, serde_json::to_string_pretty(&report)?.as_bytes())?;
+            report.save(&figures)?;
             reports.push(report);
         }
         Ok(Some(reports))

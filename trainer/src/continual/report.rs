@@ -27,6 +27,16 @@ pub struct TaskReport {
     pub seconds_a_step: f64,
     /// As `limbeck eval`, against the images of all classes so far; none if nothing was to be measured.
     pub evaluation: Option<serde_json::Value>,
+    /// Of a classifier that learned from this sequence's replay: which part of the test images of all classes so far it names rightly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_accuracy: Option<f64>,
+}
+
+impl TaskReport {
+    /// Writes it as JSON.
+    pub(super) fn save(&self, file: &Path) -> Result<()> {
+        crate::log::write_whole(file, serde_json::to_string_pretty(self)?.as_bytes())
+    }
 }
 
 /// How models are measured.

@@ -121,7 +121,7 @@ pub fn build(config: &RunConfig, teacher: Option<&Bundle>) -> Result<Box<dyn Met
             let base = teacher.context("`teacher`: found none, expected the bundle to prune (--teacher FILE)")?;
             Box::new(tdc::Tdc::new(c, base, name, config.seed, precision)?)
         }
-        MethodConfig::Features { shift } => Box::new(features::Features::new(network()?, *shift, name, precision)?),
+        MethodConfig::Features(c) => Box::new(features::Features::new(c, network()?, teacher, name, precision)?),
     })
 }
 

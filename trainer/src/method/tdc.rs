@@ -44,11 +44,26 @@ pub struct TdcConfig {
     /// The groups start from fresh weights instead of the base's: the one-stage training that the paper compares with.
     #[serde(default)]
     pub scratch: bool,
+    /// What the groups learn to answer.
+    #[serde(default)]
+    pub target: Target,
     /// Every block's units in the order in which groups share them; none: each group has its own weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Kept>,
     /// The groups, the noisiest first.
     pub groups: Vec<GroupConfig>,
+}
+
+/// What pruned copies learn to answer to a noisy image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// What was mixed into it, as in the paper.
+    #[default]
+    Data,
+    /// What the base answers. Beyond the paper: the base's answer is the mean of the other target over all images that the noisy one
+    /// can come from, so its gradients do not vary with which of them it was, most of all where there is much noise.
+    Base,
 }
 
 /// One group.
@@ -107,6 +122,14 @@ impl Questions {
         Ok(Questions { input: tensor(input, t.len(), shape)?, target: tensor(target, t.len(), shape)?, times, labels })
     }
 
+    /// The same questions, to be answered as `net` does.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    fn as_answered_by(self, net: &Network) -> Result<Questions> {
+        Ok(Questions { target: self.ask(net)?.detach(), ..self })
+    }
+
     /// What a network answers.
     ///
     /// # Errors
@@ -138,6 +161,8 @@ pub struct Tdc {
     config: TdcConfig,
     base: Meta,
     base_sha256: String,
+    /// The base, if its answers are the target.
+    answers: Option<Network>,
     name: String,
     /// In the order of the file, the widest first.
     parts: Vec<Part>,
@@ -171,10 +196,16 @@ impl Tdc {
             let exec = Arc::new(Exec::with_precision(p.graph.clone(), precision)?);
             Ok(Part { range: config.groups[g].range, config: p.config.clone(), exec, index, gather })
         });
+        let frozen = || {
+            let exec = Arc::new(Exec::with_precision(base.graphs[0].clone(), precision)?);
+            Network::frozen(exec, &base.thetas[0], device())
+        };
+        let answers = (config.target == Target::Base).then(frozen).transpose()?;
         Ok(Tdc {
             config: config.clone(),
             base: base.meta.clone(),
             base_sha256: base.sha256.clone(),
+            answers,
             name: name.into(),
             parts: parts.collect::<Result<_>>()?,
             nets,
@@ -284,7 +315,10 @@ impl Method for Tdc {
             }
             let t: Vec<f64> = rows.iter().map(|&i| self.time(part.range, u[i])).collect();
             let labels = if part.exec.graph().classes > 0 { rows.iter().map(|&i| label(i)).collect() } else { vec![] };
-            let questions = Questions::new(&self.base.spec(), shape, &pick(&real.x, &rows), &pick(&eps, &rows), &t, labels)?;
+            let mut questions = Questions::new(&self.base.spec(), shape, &pick(&real.x, &rows), &pick(&eps, &rows), &t, labels)?;
+            if let Some(base) = &self.answers {
+                questions = questions.as_answered_by(base)?;
+            }
             let loss = questions.loss(&pass.nets[0].part(part.exec.clone(), &part.gather)?)?;
             terms.push((TERMS[group], f64::from(loss.to_scalar::<f32>()?)));
             value = (value + (loss * (rows.len() as f64 / u.len() as f64))?)?;

@@ -29,7 +29,7 @@ fn config(graph: &Graph, less: usize, share: bool) -> TdcConfig {
         |k: usize| blocks(graph).iter().zip(&order).map(|(b, o)| o[..b.units - (k * less).min(b.units - b.least)].to_vec()).collect();
     let group = |k: usize| GroupConfig { range: [k as f64 / 4.0, (k + 1) as f64 / 4.0], kept: kept(k) };
     let groups = (0..4).rev().map(group).collect();
-    TdcConfig { overlap: 0.02, label_dropout: 0.1, scratch: false, order: share.then_some(order), groups }
+    TdcConfig { overlap: 0.02, label_dropout: 0.1, scratch: false, target: Target::Data, order: share.then_some(order), groups }
 }
 
 fn method(base: &Bundle, config: &TdcConfig) -> Tdc {
@@ -119,6 +119,21 @@ fn gradients_of_shared_and_own_weights_are_the_finite_differences() {
         let found = f64::from(grad[i]);
         assert!(found != 0.0 && (found - slope).abs() < 0.02 * slope.abs() + 1e-4, "{name}: {found}, finite difference {slope}");
     }
+}
+
+#[test]
+fn unpruned_copies_answer_as_their_base_does() {
+    let base = base();
+    let loss = |target: Target, less: usize| {
+        let m = method(&base, &TdcConfig { target, ..config(&base.graphs[0], less, true) });
+        let spec = &m.networks(0).unwrap()[0];
+        let nets = [Network::trained(spec.exec.clone(), &spec.theta, device()).unwrap()];
+        let pass = Pass { seed: 1, first: 0, images: 0..8, nets: &nets, data: Some(&Noise) };
+        f64::from(m.loss(0, &pass).unwrap().value.to_scalar::<f32>().unwrap())
+    };
+    // Units stand in another order, so sums have another one.
+    assert!(loss(Target::Base, 0) < 1e-9 && loss(Target::Data, 0) > 0.1);
+    assert!(loss(Target::Base, 1) > 1e-6);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::config::{Arithmetic, EmaConfig, LogConfig, OptimizerConfig, parse};
 use crate::data::DataSpec;
-use crate::method::tdc::MAX_GROUPS;
+use crate::method::tdc::{MAX_GROUPS, Target};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -39,6 +39,9 @@ pub struct PruneConfig {
     pub separate: bool,
     /// Groups start from fresh weights: one-stage training, for comparison.
     pub scratch: bool,
+    /// What groups learn to answer: `data`, the paper's, or `base`.
+    #[serde(default)]
+    pub target: Target,
     /// Part of all noise levels by which a group reaches over its ends.
     pub overlap: f64,
     /// Key of all random numbers.

@@ -270,7 +270,7 @@ fn run_config(request: &Request, groups: Vec<GroupConfig>, order: Option<Kept>) 
     let label_dropout = tdc::label_dropout();
     RunConfig {
         name: c.name.clone(),
-        method: MethodConfig::Tdc(TdcConfig { overlap: c.overlap, label_dropout, scratch: c.scratch, order, groups }),
+        method: MethodConfig::Tdc(TdcConfig { overlap: c.overlap, label_dropout, scratch: c.scratch, target: c.target, order, groups }),
         seed: c.seed,
         batch: c.batch,
         micro_batch: 0,

@@ -77,6 +77,9 @@ pub struct ContinualConfig {
     pub tasks: usize,
     /// Steps in which the teacher draws replay: N.
     pub teacher_steps: usize,
+    /// Images that are drawn for a task and come again and again, each time with other noise; none: new ones in every iteration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<u64>,
     /// Factor on the replay's loss; none: the arm's own of the paper's scripts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lambda: Option<f64>,
@@ -104,6 +107,7 @@ impl Default for ContinualConfig {
             task: 1,
             tasks: 5,
             teacher_steps: 10,
+            pool: None,
             lambda: None,
             beginning: Beginning::default(),
             steps: 10,
@@ -125,6 +129,11 @@ impl ContinualConfig {
             if !(1..=1000).contains(&found) {
                 bail!("`method.{key}`: found {found}, expected 1 to 1000");
             }
+        }
+        match self.pool {
+            Some(0) => bail!("`method.pool`: found 0, expected at least one image"),
+            Some(_) if self.arm == Arm::Partial => bail!("`method.pool`: found one with partial generation, expected none"),
+            _ => (),
         }
         if let Some(lambda) = self.lambda
             && !(lambda >= 0.0 && lambda.is_finite())

@@ -23,7 +23,7 @@
 mod config;
 mod denoising;
 mod labels;
-mod replay;
+pub(super) mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -130,16 +130,19 @@ impl Continual {
     fn replayed(&self, pass: &Pass<'_>, current: &Noised) -> Result<Option<(Noised, Tensor)>> {
         let Some(previous) = self.previous.as_ref().filter(|_| self.config.weights()[1] > 0.0) else { return Ok(None) };
         let shape = self.exec.graph().input_shape();
-        let drawn = classes(pass.seed, &pass.images, Stream::Other(REPLAY + 2), previous.classes);
+        let numbers: Vec<u64> = pass.images.clone().map(|k| self.config.pool.map_or(k, |pool| k % pool)).collect();
+        let drawn: Vec<u32> =
+            numbers.iter().flat_map(|&k| classes(pass.seed, &(k..k + 1), Stream::Other(REPLAY + 2), previous.classes)).collect();
         let told = self.dropped(drawn.clone(), pass, Stream::Other(REPLAY + 3), self.meta.null_label);
         let replay = || previous.replay.as_ref().context("`method.arm`: found no generator for replay");
+        let images = || replay()?.images(pass.seed, &numbers, &drawn, self.config.pool.is_some());
         let t = times(&self.spec, pass.seed, &pass.images, Stream::Other(REPLAY));
         let eps = normals(pass.seed, &pass.images, shape, Stream::Other(REPLAY + 1))?;
         let noised = match self.config.arm {
             Arm::FineTune | Arm::Joint => return Ok(None),
-            Arm::Replay => return Noised::new(&self.spec, &replay()?.images(pass, &drawn)?, &eps, t, told).map(Some),
-            Arm::Distillation => Noised::new(&self.spec, &replay()?.images(pass, &drawn)?, &eps, t, told)?.0,
-            Arm::Partial => Noised { labels: told, ..replay()?.states(pass, &drawn)? },
+            Arm::Replay => return Noised::new(&self.spec, &images()?, &eps, t, told).map(Some),
+            Arm::Distillation => Noised::new(&self.spec, &images()?, &eps, t, told)?.0,
+            Arm::Partial => Noised { labels: told, ..replay()?.states(pass.seed, &numbers, &drawn)? },
             Arm::Gaussian => {
                 // As wide as x_t of data is; 1 where the schedule preserves variance.
                 let (s, data) = (&self.spec.schedule, data_std(&self.spec));

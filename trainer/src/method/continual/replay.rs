@@ -1,28 +1,32 @@
 //! Images of earlier tasks, drawn by the previous model or by a student of it.
 
 use super::{Noised, REPLAY};
-use crate::method::{Pass, tensor};
-use anyhow::{Context, Result, bail};
+use crate::method::tensor;
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta};
 use limbeck_shared::cpu::{self, Precision};
 use limbeck_shared::denoiser::{Lowered, Net, lower, lower_keeping};
 use limbeck_shared::program::{self, Sampler, moments};
 use limbeck_shared::rng::{self, Stream};
+use std::collections::HashMap;
+use std::sync::Mutex;
 
 /// A frozen generator and its sampler.
-pub(super) struct Replay {
+pub(in crate::method) struct Replay {
     nets: Vec<cpu::Net>,
     lowered: Lowered,
     /// Times of the states that the program keeps besides its images.
     kept: Vec<f64>,
     shape: [usize; 3],
     null: u32,
+    /// Images that were drawn and will come again, by their numbers.
+    drawn: Mutex<HashMap<u64, Vec<f32>>>,
 }
 
 impl Replay {
     /// `steps`: the teacher's N; none: what the bundle draws by default. `states`: the trajectory is kept.
-    pub(super) fn new(bundle: &Bundle, steps: Option<usize>, states: bool, precision: Precision) -> Result<Replay> {
+    pub(in crate::method) fn new(bundle: &Bundle, steps: Option<usize>, states: bool, precision: Precision) -> Result<Replay> {
         let meta = &bundle.meta;
         let program = meta.draw_program(steps.and_then(|_| first_order(meta)), steps, None).context("`method.teacher_steps`")?;
         let (mut keeps, mut kept) = (vec![], vec![]);
@@ -31,34 +35,44 @@ impl Replay {
         }
         let lowered = if states { lower_keeping(&program, &meta.spec(), &keeps)? } else { lower(&program, &meta.spec())? };
         let nets = crate::sample::nets(bundle, precision)?;
-        Ok(Replay { nets, lowered, kept, shape: meta.image.shape(), null: meta.null_label.unwrap_or(0) })
+        Ok(Replay { nets, lowered, kept, shape: meta.image.shape(), null: meta.null_label.unwrap_or(0), drawn: Mutex::default() })
     }
 
-    /// Images, and the kept states, for the images of a pass: anew in every iteration.
-    fn run(&self, pass: &Pass<'_>, labels: &[u32]) -> Result<Vec<f32>> {
+    /// Images and the kept states, each from the noise of its number.
+    fn run(&self, seed: u64, numbers: &[u64], labels: &[u32]) -> Result<Vec<f32>> {
         let nets: Vec<&dyn Net> = self.nets.iter().map(|n| n as &dyn Net).collect();
-        let mut latent = |stream: u32, k: usize, out: &mut [f32]| {
-            rng::normals(pass.seed, Stream::Other(REPLAY + 100 + stream), pass.images.start + k as u64, out);
-        };
+        let mut latent = |stream: u32, k: usize, out: &mut [f32]| rng::normals(seed, Stream::Other(REPLAY + 100 + stream), numbers[k], out);
         // An unconditional generator ignores its labels but counts them.
-        let zeros = vec![0; (pass.images.end - pass.images.start) as usize];
+        let zeros = vec![0; numbers.len()];
         let labels = if labels.is_empty() { &zeros } else { labels };
         Ok(program::run_from(&self.lowered, &nets, &mut latent, labels, self.null)?)
     }
 
-    /// x0 of earlier tasks `[n, c, h, w]`.
-    pub(super) fn images(&self, pass: &Pass<'_>, labels: &[u32]) -> Result<Tensor> {
-        let n = (pass.images.end - pass.images.start) as usize;
-        tensor(self.run(pass, labels)?, n, self.shape)
+    /// x0 of earlier tasks `[n, c, h, w]`. With `keep`, an image is drawn once and looked up when its number comes again.
+    pub(in crate::method) fn images(&self, seed: u64, numbers: &[u64], labels: &[u32], keep: bool) -> Result<Tensor> {
+        if !keep {
+            return tensor(self.run(seed, numbers, labels)?, numbers.len(), self.shape);
+        }
+        let mut drawn = self.drawn.lock().map_err(|_| anyhow!("a thread failed while it drew replay"))?;
+        let missing: Vec<usize> = (0..numbers.len()).filter(|&i| !drawn.contains_key(&numbers[i])).collect();
+        if !missing.is_empty() {
+            let (new, told): (Vec<u64>, Vec<u32>) =
+                (missing.iter().map(|&i| numbers[i]).collect(), missing.iter().filter_map(|&i| labels.get(i).copied()).collect());
+            let images = self.run(seed, &new, &told)?;
+            for (number, image) in new.iter().zip(images.chunks_exact(self.shape.iter().product())) {
+                drawn.insert(*number, image.to_vec());
+            }
+        }
+        tensor(numbers.iter().flat_map(|n| drawn[n].iter().copied()).collect(), numbers.len(), self.shape)
     }
 
     /// For each image a state of its own trajectory, at one of the sampler's times, all alike likely.
-    pub(super) fn states(&self, pass: &Pass<'_>, labels: &[u32]) -> Result<Noised> {
-        let (len, n) = (self.shape.iter().product::<usize>(), (pass.images.end - pass.images.start) as usize);
-        let all = self.run(pass, labels)?;
+    pub(super) fn states(&self, seed: u64, numbers: &[u64], labels: &[u32]) -> Result<Noised> {
+        let (len, n) = (self.shape.iter().product::<usize>(), numbers.len());
+        let all = self.run(seed, numbers, labels)?;
         let (mut x, mut t) = (Vec::with_capacity(n * len), vec![]);
-        for (k, image) in pass.images.clone().enumerate() {
-            let state = rng::below(pass.seed, Stream::Other(REPLAY + 4), image, self.kept.len() as u32) as usize;
+        for (k, &image) in numbers.iter().enumerate() {
+            let state = rng::below(seed, Stream::Other(REPLAY + 4), image, self.kept.len() as u32) as usize;
             // The images come first, then all of the first state, and so on.
             let at = ((1 + state) * n + k) * len;
             let Some(values) = all.get(at..at + len) else { bail!("`method.arm`: found a sampler without states, expected some") };

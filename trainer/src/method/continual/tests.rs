@@ -149,6 +149,32 @@ fn micro_batches_draw_the_same_replay() {
     }
 }
 
+#[test]
+fn a_pool_comes_again_with_other_noise() {
+    let teacher = teacher(Beginning::Eps);
+    let noised = |pool, images| {
+        let m = method(&ContinualConfig { pool, ..task(Arm::Distillation, 3, None) }, &teacher);
+        let net = [Network::trained(m.exec.clone(), &teacher.thetas[0], device()).unwrap()];
+        let data = data();
+        let pass = Pass { seed: 3, first: 0, images, nets: &net, data: Some(data.as_ref()) };
+        let current = m.current(&pass).unwrap().0;
+        let (x, t) = m.replayed(&pass, &current).unwrap().map(|(n, _)| (n.x, n.t)).unwrap();
+        // x0 = (x_t - sigma eps) / alpha
+        let eps = normals(3, &pass.images, [2, 1, 1], Stream::Other(REPLAY + 1)).unwrap();
+        let of = |f: fn(&Schedule, f64) -> f64| crate::method::per_image(t.iter().map(|&t| f(&m.spec.schedule, t))).unwrap();
+        let x0 = (x - eps.broadcast_mul(&of(Schedule::sigma)).unwrap()).unwrap().broadcast_div(&of(Schedule::alpha)).unwrap();
+        (x0.flatten_all().unwrap().to_vec1::<f32>().unwrap(), t)
+    };
+    let (pooled, times) = noised(Some(4), 0..10);
+    let (fresh, _) = noised(None, 0..4);
+    for (k, x0) in pooled.chunks_exact(2).enumerate() {
+        let drawn = &fresh[2 * (k % 4)..][..2];
+        // The smallest alpha here is 0.006.
+        x0.iter().zip(drawn).for_each(|(a, b)| close(f64::from(*a), f64::from(*b), 2e-3));
+    }
+    assert_ne!(times[..4], times[4..8]);
+}
+
 /// Data `N(0, v)` whose exact denoiser is linear.
 struct Linear(f64);
 
