@@ -13,7 +13,7 @@
 #   [eps-|edm-]ARM[-TEACHER STEPS]   the first part is another beginning than the preset's
 #   one-step                         distillation, the replay drawn by a one-step student
 #   lambda-NUMBER                    distillation in ten teacher steps with that lambda instead of 0.75
-# Replay in 100 steps draws a quarter as many images as a task has, each four times: anew in every iteration it alone would take most
+# Replay in 100 steps draws an eighth as many images as a task has, each eight times: anew in every iteration it alone would take most
 # of the time.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -73,7 +73,7 @@ settings() {
         fine-tune | joint | gaussian | lwf) echo "method.arm=${name/-/_}" ;;
         one-step) printf '%s\n' method.arm=distillation "method.one_step={images=$((images * 2)),delta=0.125}" ;;
         lambda-*) printf '%s\n' method.arm=distillation method.teacher_steps=10 "method.lambda=${name#lambda-}" ;;
-        *-100) printf '%s\n' "method.arm=${name%-*}" method.teacher_steps=100 "method.pool=$((images / 4))" ;;
+        *-100) printf '%s\n' "method.arm=${name%-*}" method.teacher_steps=100 "method.pool=$((images / 8))" ;;
         *) printf '%s\n' "method.arm=${name%-*}" "method.teacher_steps=${name##*-}" ;;
     esac
 }

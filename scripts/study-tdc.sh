@@ -25,7 +25,7 @@ row() {
     local name=$1 model=$2 files=() seed
     for ((seed = 0; seed < seeds; seed++)); do
         local figures=$out/$name-$samples-$seed.json
-        [ -s "$figures" ] || { "$limbeck" eval --model "$model" --count "$samples" --seed "$seed" >"$figures.tmp" && mv "$figures.tmp" "$figures"; }
+        [ -s "$figures" ] || { "$limbeck" eval --model "$model" --count "$samples" --seed "$seed" --precision bf16x3 >"$figures.tmp" && mv "$figures.tmp" "$figures"; }
         files+=("$figures")
     done
     node -e '
@@ -38,14 +38,15 @@ row() {
     ' "$name" "${files[@]}" | tee -a "$out/rows.tmp"
 }
 
-# arm NAME COST [KEY=VALUE]...: COST is the arm's mean part of the teacher's call in training, by which its images are divided.
+# arm NAME COST [KEY=VALUE]...: COST is the arm's mean part of the teacher's training step, by which its images are divided. Groups learn
+# from the data, as published, unless told otherwise.
 arm() {
     local name=$1 cost=$2 model=$out/$1.safetensors set=()
     shift 2
     [ -z "${ARMS:-}" ] || [[ " $ARMS " == *" $name "* ]] || return 0
     local seen
     seen=$(node -p "Math.round($images * 0.8 / $cost)")
-    for item in "images=$seen" "log.grid=$seen" ${SET:-} "$@"; do set+=(--set "$item"); done
+    for item in "images=$seen" "log.grid=$seen" target=data ${SET:-} "$@"; do set+=(--set "$item"); done
     begin "$name"
     [ -s "$model" ] || "$limbeck" prune models/fashion-teacher.safetensors --run "$out/$name" --out "$model" "${set[@]}"
     row "$name" "$model"
@@ -57,6 +58,9 @@ arm unpruned 1 floor=1
 arm uniform 0.8 policy=uniform
 arm taylor 0.8 policy=taylor
 arm evolve 0.8 policy=evolve
+# Ours: the base's answers are one more call of it, a third of its step.
+arm answers 1.1333 policy=evolve target=base
+arm answers-separate 1.1333 policy=taylor target=base separate=true
 arm separate 0.8 policy=taylor separate=true
 arm sensitivity 0.8 policy=taylor difficulty=sensitivity
 arm one-stage 0.8 policy=uniform scratch=true separate=true

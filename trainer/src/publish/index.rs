@@ -87,8 +87,22 @@ fn describe(bundle: &Bundle) -> String {
         p if p >= 1e3 => format!("{:.1} k", p / 1e3),
         p => format!("{p}"),
     };
-    let (method, image) = (meta.training.method.to_uppercase(), meta.image);
+    let (method, image) = (method(&meta.training.method), meta.image);
     format!("{method}{steps}, {params} parameters, {} x {} pixels", image.width, image.height)
+}
+
+/// A method as people write it; methods of other programs as they are.
+fn method(name: &str) -> &str {
+    match name {
+        "edm" => "EDM",
+        "boot" => "BOOT",
+        "sid" => "SiD",
+        "flow_map" => "Flow map",
+        "tdc" => "Routed",
+        "continual" => "Learned in tasks",
+        "classifier" => "Classifier",
+        other => other,
+    }
 }
 
 /// The titles and lines of a list; none if there is no list.

@@ -20,10 +20,17 @@ fn measured(value: &serde_json::Value) -> Option<String> {
     Some(format!("{calls}fd {:.3}{floor}{named}{count}", number("fd")?))
 }
 
+/// What is shown of the places where a routed model's networks hand over; none if the value is something else.
+fn edges(value: &serde_json::Value) -> Option<String> {
+    let percent = |edge: &serde_json::Value| Some(format!("{:.1} %", 100.0 * edge.get("eps")?.as_f64()?));
+    let apart = value.as_array()?.iter().map(percent).collect::<Option<Vec<_>>>()?;
+    Some(format!("where one network follows another, the noise that they see differs by {}", apart.join(", ")))
+}
+
 /// The evaluation, one line for each way of drawing.
 fn evaluation(info: &ModelInfo) -> Vec<Fact> {
     let line = |(name, text): &(String, String)| {
-        let words = serde_json::from_str(text).ok().as_ref().and_then(measured);
+        let words = serde_json::from_str(text).ok().as_ref().and_then(|value| measured(value).or_else(|| edges(value)));
         (name.replace(['_', '-'], " "), words.unwrap_or_else(|| text.clone()), false)
     };
     info.evaluation.iter().map(line).collect()
