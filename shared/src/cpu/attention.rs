@@ -5,8 +5,9 @@
     reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set"
 )]
 
+use super::exp::exp;
 use super::matmul::{Mat, matmul};
-use super::simd::{Simd, dispatch, exp};
+use super::simd::{Simd, dispatch};
 
 /// Shape of the operation.
 #[derive(Clone, Copy, Debug)]

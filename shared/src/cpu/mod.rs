@@ -11,6 +11,7 @@ pub mod conv;
 mod correlate;
 mod deal;
 mod dropout;
+mod exp;
 mod forward;
 pub mod matmul;
 mod net;

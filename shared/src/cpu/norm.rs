@@ -8,7 +8,8 @@
     reason = "the parameter tells apart the copies that `dispatch!` compiles for each instruction set"
 )]
 
-use super::simd::{Simd, dispatch, sigmoid};
+use super::exp::sigmoid;
+use super::simd::{Simd, dispatch};
 
 /// Which parts of the operation there are.
 #[derive(Clone, Copy, Debug)]

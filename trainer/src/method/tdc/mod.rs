@@ -10,78 +10,33 @@
 //! units stand in one order, a group takes the first of them, and kernels are stored once; norms, biases and time projections are each
 //! group's own. Without `order` nothing is shared and each copy is fine-tuned for itself, as in the paper (but for one clipped norm).
 
+mod config;
+mod join;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use config::label_dropout;
+pub use config::{GroupConfig, MAX_GROUPS, Target, TdcConfig};
+
 use super::{Loss, Method, NetSpec, Pass, noise, real, tensor, uniform};
 use crate::data::Dataset;
 use crate::device::device;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::Tensor;
+use config::check;
+use join::join;
 use limbeck_shared::bundle::{Bundle, Meta, TrainingRecord};
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::denoiser::{ModelSpec, adapter, time_inputs};
-use limbeck_shared::graph::prune::{self, Kept, Pruned, prefix, select};
-use limbeck_shared::graph::{Graph, NetworkConfig, Param};
+use limbeck_shared::graph::NetworkConfig;
+use limbeck_shared::graph::prune::{self, Pruned, select};
 use limbeck_shared::nn::Network;
 use limbeck_shared::program::Router;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Most groups: as many networks as a bundle holds.
-pub const MAX_GROUPS: usize = 8;
 const TERMS: [&str; MAX_GROUPS] = ["group1", "group2", "group3", "group4", "group5", "group6", "group7", "group8"];
-
-/// The groups and what each keeps of the base.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TdcConfig {
-    /// Part of all noise levels by which a group reaches over its ends in training.
-    #[serde(default = "overlap")]
-    pub overlap: f64,
-    /// Probability that a label is replaced by the null label, for a base that has one.
-    #[serde(default = "label_dropout")]
-    pub label_dropout: f64,
-    /// The groups start from fresh weights instead of the base's: the one-stage training that the paper compares with.
-    #[serde(default)]
-    pub scratch: bool,
-    /// What the groups learn to answer.
-    #[serde(default)]
-    pub target: Target,
-    /// Every block's units in the order in which groups share them; none: each group has its own weights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub order: Option<Kept>,
-    /// The groups, the noisiest first.
-    pub groups: Vec<GroupConfig>,
-}
-
-/// What pruned copies learn to answer to a noisy image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// What was mixed into it, as in the paper.
-    #[default]
-    Data,
-    /// What the base answers. Beyond the paper: the base's answer is the mean of the other target over all images that the noisy one
-    /// can come from, so its gradients do not vary with which of them it was, most of all where there is much noise.
-    Base,
-}
-
-/// One group.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupConfig {
-    /// Its noise levels as uniform time ([`Schedule::at_uniform`]), lower and upper end.
-    pub range: [f64; 2],
-    /// Units that stay of each block ([`prune::blocks`]); with `order` the first so many of it.
-    pub kept: Kept,
-}
-
-fn overlap() -> f64 {
-    0.02
-}
-pub(crate) fn label_dropout() -> f64 {
-    0.1
-}
 
 /// The uniform times at which a network of this schedule can be asked: without pure data and pure noise, where most
 /// parameterisations have no answer.
@@ -234,60 +189,6 @@ pub fn check_base(base: &Bundle) -> Result<()> {
     Ok(())
 }
 
-fn check(config: &TdcConfig) -> Result<()> {
-    let n = config.groups.len();
-    if !(1..=MAX_GROUPS).contains(&n) {
-        bail!("`method.groups`: found {n}, expected 1 to {MAX_GROUPS}");
-    }
-    if !(0.0..0.5).contains(&config.overlap) {
-        bail!("`method.overlap`: found {}, expected 0 to below 0.5", config.overlap);
-    }
-    if !(0.0..1.0).contains(&config.label_dropout) {
-        bail!("`method.label_dropout`: found {}, expected a probability below 1", config.label_dropout);
-    }
-    for (g, group) in config.groups.iter().enumerate() {
-        let [low, high] = group.range;
-        let follows = g == 0 || config.groups[g - 1].range[0] == high;
-        if !(0.0 <= low && low < high && high <= 1.0 && follows) {
-            bail!("`method.groups.{g}.range`: found [{low}, {high}], expected a range of [0, 1] that ends where the one before begins");
-        }
-        let order = config.order.as_deref().unwrap_or(&group.kept);
-        if group.kept.len() != order.len() || !group.kept.iter().zip(order).all(|(kept, order)| order.starts_with(kept)) {
-            bail!("`method.groups.{g}.kept`: found units in another order than `method.order`, expected the first of each block");
-        }
-    }
-    Ok(())
-}
-
-/// Norms, biases and time projections, which every group has for itself.
-fn own(p: &Param) -> bool {
-    !p.fixed && (p.shape.len() == 1 || p.name.contains(".time_emb_proj."))
-}
-
-/// One theta for networks, the widest first: its graph, its weights out of the base's, and where each network's parameters lie in it.
-fn join(nets: &[&Pruned], base: &[f32], share: bool) -> Result<(Graph, Vec<f32>, Vec<Vec<usize>>)> {
-    let (mut graph, mut theta) = (nets[0].graph.clone(), select(base, &nets[0].index));
-    let mut lists = vec![(0..theta.len()).collect::<Vec<usize>>()];
-    for (k, net) in nets.iter().enumerate().skip(1) {
-        let mut list = Vec::with_capacity(net.index.len());
-        for p in &net.graph.params {
-            if share && !own(p) {
-                let begins = nets[0].graph.param(&p.name).and_then(|widest| prefix(widest, p));
-                list.extend(
-                    begins.with_context(|| format!("`{}`: found wider than in the widest group, expected at most as wide", p.name))?,
-                );
-            } else {
-                let id = graph.add_param(format!("net{k}.{}", p.name), &p.shape, p.init);
-                graph.params[id].fixed = p.fixed;
-                list.extend(graph.params[id].range());
-                theta.extend(net.index[p.range()].iter().map(|&i| base[i]));
-            }
-        }
-        lists.push(list);
-    }
-    Ok((graph, theta, lists))
-}
-
 impl Method for Tdc {
     fn networks(&self, _seed: u64) -> Result<Vec<NetSpec>> {
         Ok(vec![NetSpec { name: "groups", exec: self.exec.clone(), theta: self.start.clone(), averaged: true }])
@@ -346,7 +247,3 @@ impl Method for Tdc {
         self.parts.iter().map(|p| (p.exec.clone(), select(theta, &p.index))).collect()
     }
 }
-
-#[cfg(test)]
-#[path = "tdc_tests.rs"]
-mod tests;

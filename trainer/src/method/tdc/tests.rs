@@ -5,7 +5,8 @@ use crate::config::resolve;
 use limbeck_shared::bundle;
 use limbeck_shared::cpu::Precision;
 use limbeck_shared::denoiser::Parameterization;
-use limbeck_shared::graph::prune::blocks;
+use limbeck_shared::graph::Graph;
+use limbeck_shared::graph::prune::{Kept, blocks};
 use limbeck_shared::rng;
 
 /// The shipped teacher's network with random weights, as a bundle.

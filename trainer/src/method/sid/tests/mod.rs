@@ -1,8 +1,7 @@
-//! SiD on Gaussian data, where teacher, fake score and generator are slopes, and on small random networks.
-//!
-//! Data N(0, s^2), generator `x_g = g z`, teacher `A x` with `A = s^2 / (s^2 + sigma^2)`, best fake score `B x` with
-//! `B = g^2 / (g^2 + sigma^2)`. Four pixels (z, eps) = (+-1, +-1) have the moments of independent standard normals, so that means
-//! over them are exact expectations of anything quadratic.
+//! SiD on small random networks, and what its tests share.
+
+mod adversarial;
+mod closed_form;
 
 use super::*;
 use crate::config::EmaConfig;
@@ -24,107 +23,6 @@ fn close(found: f64, expected: f64, within: f64) {
 /// Slope of the best denoiser of N(0, s^2) at noise sigma.
 fn slope(s: f64, sigma: f64) -> f64 {
     s * s / (s * s + sigma * sigma)
-}
-
-/// One image of the four pixels: mean loss of a pixel, its gradient in g, and omega.
-fn at(s: f64, g: f64, fake: f64, sigma: f64, alpha: f64, detached: bool) -> (f64, f64, f64) {
-    let four = |v: [f32; 4]| Tensor::new(&v, &Device::Cpu).unwrap().reshape((1, 1, 2, 2)).unwrap();
-    let (z, eps) = (four([1.0, 1.0, -1.0, -1.0]), four([1.0, -1.0, 1.0, -1.0]));
-    let g = Var::new(&[[[[g as f32]]]], &Device::Cpu).unwrap();
-    let x_g = z.broadcast_mul(&g).unwrap();
-    let x = (&x_g + (eps * sigma).unwrap()).unwrap();
-    let (teacher, fake) = ((&x * slope(s, sigma)).unwrap(), (&x * fake).unwrap());
-    let answers = Answers { teacher, in_delta: fake.clone(), outside: fake };
-    let answers = if detached { answers.detach() } else { answers };
-    let mean = identity(&x_g, &answers, alpha).unwrap().mean_all().unwrap();
-    let gradient = values(mean.backward().unwrap().get(&g).unwrap())[0];
-    (values(&mean)[0], gradient, values(&weight(&x_g, &answers.teacher).unwrap())[0])
-}
-
-#[test]
-fn nothing_moves_at_the_optimum() {
-    for alpha in [0.5, 1.0, 1.2] {
-        let (loss, gradient, _) = at(0.5, 0.5, slope(0.5, 1.0), 1.0, alpha, false);
-        assert_eq!((loss, gradient), (0.0, 0.0));
-    }
-}
-
-#[test]
-fn the_score_identity_holds() {
-    let (a, b) = (slope(0.5, 1.0), slope(0.3, 1.0));
-    let square = (0.09 + 1.0) * (a - b) * (a - b);
-    close(square, 0.015031, 1e-6);
-    let loss = |alpha| at(0.5, 0.3, slope(0.3, 1.0), 1.0, alpha, false).0;
-    close(loss(1.0), 0.0, 1e-8);
-    close(loss(1.2), -0.2 * square, 1e-8);
-    close(loss(0.0), square, 1e-8);
-}
-
-#[test]
-fn gradients_are_the_closed_form() {
-    let gradient = |s: f64, g: f64, sigma: f64, alpha, detached| at(s, g, slope(g, sigma), sigma, alpha, detached).1;
-    close(gradient(0.5, 0.3, 1.0, 1.0, false), -0.06464, 1e-5);
-    close(gradient(0.5, 0.3, 1.0, 1.2, false), -0.06630, 1e-5);
-    close(gradient(0.5, 0.8, 0.7, 1.2, false), 0.14185, 1e-5);
-    // Detached: -(A - B) g, whatever alpha; the full gradient is 2 sigma^2 / (g^2 + sigma^2) times as large at alpha 1.
-    for alpha in [1.0, 1.2] {
-        close(gradient(0.5, 0.3, 1.0, alpha, true), -0.03523, 1e-5);
-    }
-    let ratio = gradient(0.5, 0.3, 1.0, 1.0, false) / gradient(0.5, 0.3, 1.0, 1.0, true);
-    close(ratio, 2.0 / 1.09, 1e-4);
-}
-
-#[test]
-fn an_alpha_above_one_has_a_second_point_at_rest() {
-    let (s, sigma, alpha) = (0.5, 1.0, 1.2);
-    let a = slope(s, sigma);
-    let b = a + (1.0 - a) / alpha;
-    close(b, 0.86667, 1e-5);
-    let g = (b * sigma * sigma / (1.0 - b)).sqrt();
-    close(g, 2.5495, 1e-4);
-    close(at(s, g, b, sigma, alpha, false).1, 0.0, 1e-5);
-    close(at(s, 3.0, slope(3.0, sigma), sigma, alpha, false).1, -0.1680, 1e-4);
-}
-
-#[test]
-fn descent_finds_the_data_or_runs_from_it() {
-    let descend = |mut g: f64, alpha: f64| {
-        let schedule = crate::method::teacher::SCHEDULE;
-        for step in 0..4000 {
-            let mut u = [0f32];
-            rng::uniforms(1, Stream::Time, step, &mut u);
-            let sigma = schedule.at_uniform(0.8 * f64::from(u[0]));
-            let (_, gradient, omega) = at(0.5, g, slope(g, sigma), sigma, alpha, false);
-            g -= 0.02 * omega * gradient;
-        }
-        g
-    };
-    close(descend(0.05, 1.0), 0.5, 1e-3);
-    close(descend(3.0, 1.0), 0.5, 1e-3);
-    let away = descend(3.0, 1.5);
-    assert!(away > 3.0, "alpha 1.5 from 3: {away}");
-}
-
-#[test]
-fn the_fake_score_learns_the_generators_denoiser() {
-    let n = 40_000;
-    let normals = |stream| Tensor::from_vec(noise(3, &(0..n as u64), [1, 1, 1], stream), (n, 1, 1, 1), &Device::Cpu).unwrap();
-    for (g, sigma) in [(0.3, 1.0), (0.8, 0.2), (0.5, 5.0)] {
-        let y = (normals(Stream::Noise) * g).unwrap();
-        let x = (&y + (normals(Stream::Time) * sigma).unwrap()).unwrap();
-        let b = Var::new(&[[[[0f32]]]], &Device::Cpu).unwrap();
-        let loss = denoising(&x.broadcast_mul(&b).unwrap(), &y, &vec![sigma; n], 0.5).unwrap();
-        // The loss is a parabola in b: its slope at 0 and its height there and at 1 give the minimum.
-        let at_zero = values(loss.backward().unwrap().get(&b).unwrap())[0];
-        let at_one = values(&denoising(&x, &y, &vec![sigma; n], 0.5).unwrap())[0];
-        let curvature = 2.0 * (at_one - values(&loss)[0] - at_zero);
-        close(-at_zero / curvature, slope(g, sigma), 3.0 / (n as f64).sqrt());
-    }
-    // lambda at sigma_data 0.5.
-    let one = Tensor::ones((1, 1, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
-    for (sigma, lambda) in [(0.5, 8.0), (2.5, 4.16)] {
-        close(values(&denoising(&one, &one.zeros_like().unwrap(), &[sigma], 0.5).unwrap())[0], lambda, 1e-5);
-    }
 }
 
 /// A perceptron teacher on points with three classes and a null label.
@@ -337,97 +235,6 @@ fn settings_that_cannot_be_are_named() {
     assert_eq!(s.meta.samplers[0].steps, [1, 2, 4]);
     let student = bundle::read(&bundle::write(&s.meta, std::slice::from_ref(&s.start)).unwrap()).unwrap();
     assert_eq!(student.meta.training.teacher_sha256, Some(teacher().sha256));
-}
-
-#[test]
-fn the_best_discriminator_is_the_ratio_of_densities() {
-    // Real N(0, s^2), drawn N(0, g^2), both with noise sigma: D*(x) = ln p_real(x) - ln p_drawn(x).
-    let (s, g, sigma) = (0.5f64, 0.3f64, 1.0f64);
-    let (vr, vd) = (s * s + sigma * sigma, g * g + sigma * sigma);
-    let best = |x: f64| 0.5 * (vd / vr).ln() + 0.5 * x * x * (1.0 / vd - 1.0 / vr);
-    for (x, expected) in [(0.0, -0.068483), (1.0, -0.009767), (2.0, 0.166379)] {
-        close(best(x), expected, 1e-6);
-        // There the cross-entropies, weighted by the densities, are at rest.
-        let density = |v: f64| (-0.5 * x * x / v).exp() / v.sqrt();
-        let slope = |yes: bool| {
-            let logit = Var::new(&[best(x) as f32], &Device::Cpu).unwrap();
-            values(bce(&logit, yes).unwrap().backward().unwrap().get(&logit).unwrap())[0]
-        };
-        close(density(vr) * slope(true) + density(vd) * slope(false), 0.0, 1e-7);
-    }
-    let at = |x: f32, yes| values(&bce(&Tensor::new(&[x], &Device::Cpu).unwrap(), yes).unwrap())[0];
-    close(at(0.0, true), std::f64::consts::LN_2, 1e-6);
-    close(at(0.0, false), std::f64::consts::LN_2, 1e-6);
-    close(at(-10.0, true), 10.0000454, 1e-6);
-    close(at(100.0, false), 100.0, 1e-4);
-}
-
-/// A small U-Net with an encoder, and images for it.
-fn adversarial(config: Adversarial) -> (Sid, Box<dyn Dataset>, tempfile::TempDir) {
-    let network = serde_json::json!({
-        "_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1,
-        "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "UpBlock2D"], "norm_num_groups": 4, "num_class_embeds": 3,
-    });
-    let network: NetworkConfig = serde_json::from_value(network).unwrap();
-    let theta = network.build().unwrap().init(3);
-    let edm = TeacherConfig { sigma_data: 0.5, p_mean: -1.2, p_std: 1.2, label_dropout: 0.1, guidance_levels: None };
-    let dir = tempfile::tempdir().unwrap();
-    for class in ["a", "b"] {
-        std::fs::create_dir(dir.path().join(class)).unwrap();
-        for i in 0..6u8 {
-            image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * 30) as u8 ^ (y as u8 * i)]))
-                .save(dir.path().join(class).join(format!("{i}.png")))
-                .unwrap();
-        }
-    }
-    let data = crate::data::open(&crate::data::DataSpec::Folder { dir: dir.path().into() }, crate::data::Split::Train).unwrap();
-    let meta = Teacher::new(&edm, &network, "teacher", Precision::F32).unwrap().meta(Some(data.as_ref())).unwrap();
-    let teacher = bundle::read(&bundle::write(&meta, &[theta]).unwrap()).unwrap();
-    let config = SidConfig { adversarial: Some(config), ..Default::default() };
-    (Sid::new(&config, &teacher, "student", Precision::F32).unwrap(), data, dir)
-}
-
-#[test]
-fn the_adversarial_term_comes_in_three_phases() {
-    let (s, data, _dir) = adversarial(Adversarial { freeze: 100, begin: 200, ..Default::default() });
-    assert!(s.needs_data() && s.active(0, 0) && !s.active(1, 99) && s.active(1, 100));
-    let nets = nets(&s, &moved(&s, 0), &moved(&s, 1));
-    let at = |first| Pass { data: Some(data.as_ref()), ..pass(first..first + 8, &nets) };
-    let terms = |loss: &Loss| loss.terms.iter().map(|t| t.0).collect::<Vec<_>>();
-    let (early, late) = (s.loss(1, &at(192)).unwrap(), s.loss(1, &at(200)).unwrap());
-    assert_eq!((terms(&early), terms(&late)), (vec![], vec!["fooled"]));
-    let fake = s.loss(0, &at(0)).unwrap();
-    assert_eq!(terms(&fake), ["discriminator"]);
-    // The term's gradients reach the generator, and in the other phase the fake score; never both.
-    for (loss, own, other) in [(&late, 0, 1), (&fake, 1, 0)] {
-        let gradient = loss.value.backward().unwrap();
-        assert!(gradient.get(nets[other].theta()).is_none());
-        assert!(values(gradient.get(nets[own].theta()).unwrap()).iter().any(|g| *g != 0.0));
-    }
-}
-
-#[test]
-fn the_discriminator_is_half_of_the_fake_score() {
-    let (s, data, _dir) = adversarial(Adversarial { images: 4, ..Default::default() });
-    let nets = nets(&s, &s.start, &moved(&s, 1));
-    let x = tensor(noise(2, &(0..3), [1, 8, 8], Stream::Noise), 3, [1, 8, 8]).unwrap();
-    let logits = s.logits(&nets[1], &x, &[0.5; 3], &[0, 1, 0]).unwrap();
-    assert_eq!(logits.dims(), [3, 1, 4, 4]);
-    let gradient = logits.sum_all().unwrap().backward().unwrap();
-    let gradient = values(gradient.get(nets[1].theta()).unwrap());
-    let graph = s.fake.graph();
-    let touched =
-        |name: &str| graph.params.iter().filter(|p| p.name.starts_with(name)).any(|p| gradient[p.range()].iter().any(|g| *g != 0.0));
-    assert!(touched("conv_in") && touched("down_blocks.1") && !touched("mid_block") && !touched("up_blocks") && !touched("conv_out"));
-    // Only the first four images are used.
-    let with = Pass { data: Some(data.as_ref()), ..pass(0..64, &nets) };
-    let picks = crate::method::picks(&with, 4);
-    let mut expected = vec![0f32; 64 * picks.len()];
-    expected.chunks_exact_mut(64).zip(&picks).for_each(|(x, &pick)| data.image(pick, x));
-    assert_eq!(real(&with, [1, 8, 8], 4).unwrap().x, expected);
-    assert!(picks.iter().all(|p| *p < 4) && (0..4).all(|p| picks.contains(&p)));
-    assert!(s.loss(0, &pass(0..4, &nets)).err().unwrap().to_string().contains("`data`"));
 }
 
 #[test]
