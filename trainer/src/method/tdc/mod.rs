@@ -6,9 +6,10 @@
 //! regression of the raw output F, whatever the base's parameterisation: the eps loss of the paper for eps networks, EDM's (Karras et
 //! al. 2022, eq. 8) for EDM networks. `limbeck prune` searches the widths and writes the configuration.
 //!
-//! Deviations: all groups are trained in one run, image k in group k mod N, so that they can share weights: with `order` every block's
-//! units stand in one order, a group takes the first of them, and kernels are stored once; norms, biases and time projections are each
-//! group's own. Without `order` nothing is shared and each copy is fine-tuned for itself, as in the paper (but for one clipped norm).
+//! Deviations: as shipped, groups learn the base's answers ([`Target::Base`]) instead of the data's. All groups are trained in one
+//! run, image k in group k mod N, so that they can share weights: with `order` every block's units stand in one order, a group takes
+//! the first of them, and kernels are stored once; norms, biases and time projections are each group's own. Without `order` nothing
+//! is shared and each copy is fine-tuned for itself, as in the paper (but for one clipped norm).
 
 mod config;
 mod join;
@@ -81,7 +82,7 @@ impl Questions {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    fn as_answered_by(self, net: &Network) -> Result<Questions> {
+    fn answered_by(self, net: &Network) -> Result<Questions> {
         Ok(Questions { target: self.ask(net)?.detach(), ..self })
     }
 
@@ -218,7 +219,7 @@ impl Method for Tdc {
             let labels = if part.exec.graph().classes > 0 { rows.iter().map(|&i| label(i)).collect() } else { vec![] };
             let mut questions = Questions::new(&self.base.spec(), shape, &pick(&real.x, &rows), &pick(&eps, &rows), &t, labels)?;
             if let Some(base) = &self.answers {
-                questions = questions.as_answered_by(base)?;
+                questions = questions.answered_by(base)?;
             }
             let loss = questions.loss(&pass.nets[0].part(part.exec.clone(), &part.gather)?)?;
             terms.push((TERMS[group], f64::from(loss.to_scalar::<f32>()?)));
