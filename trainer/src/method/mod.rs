@@ -4,6 +4,7 @@ pub mod boot;
 pub mod continual;
 pub mod features;
 pub mod flow_map;
+pub(crate) mod guided;
 pub mod sid;
 pub mod tdc;
 pub mod teacher;

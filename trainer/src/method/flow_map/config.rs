@@ -5,6 +5,7 @@ use super::residual::{Condition, Stop};
 use anyhow::{Result, bail};
 use limbeck_shared::cpu::Precision;
 use limbeck_shared::cpu::conv::half::Parts;
+use limbeck_shared::program::Guidance;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a flow map's training.
@@ -42,6 +43,9 @@ pub struct FlowMapConfig {
     /// Weight of the teacher's guidance; 1: none.
     #[serde(default = "one")]
     pub guidance: f64,
+    /// Least and largest noise level `sigma / alpha` of the teacher at which it guides; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_levels: Option<[f64; 2]>,
     /// Only jumps from pure noise (s = 0), which no image is needed for: with LSD and a teacher the student that BOOT finds.
     #[serde(default)]
     pub from_noise: bool,
@@ -61,6 +65,11 @@ fn one() -> f64 {
 }
 
 impl FlowMapConfig {
+    /// The teacher's guidance and where it holds.
+    pub fn guided(&self) -> Guidance {
+        Guidance { weight: self.guidance, levels: self.guidance_levels }
+    }
+
     /// Checks the keys against each other, against whether there is a teacher, and the precision.
     ///
     /// # Errors
@@ -78,6 +87,9 @@ impl FlowMapConfig {
         }
         if !c.guidance.is_finite() || (c.guidance != 1.0 && !(teacher && c.distill)) {
             bail!("`method.guidance`: found {}, expected a number, and 1 without a teacher to distill", c.guidance);
+        }
+        if !self.guided().is_sound() {
+            bail!("`method.guidance_levels`: found {:?}, expected two rising levels from 0", c.guidance_levels);
         }
         let frozen = teacher && c.distill;
         if frozen && c.condition == Condition::MeanFlow {

@@ -2,6 +2,7 @@
 
 use super::residual::Field;
 use crate::device::device;
+use crate::method::guided::{entries, guided};
 use crate::method::per_image;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -11,6 +12,7 @@ use limbeck_shared::denoiser::{Adapter, EDM_SIGMA_MAX, EDM_SIGMA_MIN, ModelSpec,
 use limbeck_shared::denoiser::{adapter, edm_velocity, time_inputs};
 use limbeck_shared::nn::Network;
 use limbeck_shared::nn::dual::Dual;
+use limbeck_shared::program::Guidance;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -141,23 +143,23 @@ pub struct Teacher {
     net: Network,
     spec: ModelSpec,
     null_label: Option<u32>,
-    guidance: f64,
+    guidance: Guidance,
 }
 
 /// Times from here on ask a model at this one: the velocity `(x0 - x) / (1 - t)` has no digits left after it.
 const LATEST: f64 = 1.0 - 1e-3;
 
 impl Teacher {
-    /// Plans the bundle's network; `guidance` is the weight of its guided answer, 1 the plain one.
+    /// Plans the bundle's network; `guidance` is the weight of its guided answer, 1 the plain one, and at which noise levels it holds.
     ///
     /// # Errors
     /// If the bundle is no diffusion model or flow map, or knows no null label to guide with.
-    pub fn new(bundle: &Bundle, guidance: f64, precision: Precision) -> Result<Teacher> {
+    pub fn new(bundle: &Bundle, guidance: Guidance, precision: Precision) -> Result<Teacher> {
         let spec = bundle.meta.spec();
         if bundle.graphs.len() != 1 || spec.guidance_input || (spec.second_time && !spec.parameterization.is_flow_map()) {
             bail!("`teacher`: found a one-step student or a routed model, expected a diffusion model or a flow map");
         }
-        if guidance != 1.0 && bundle.meta.null_label.is_none() {
+        if guidance.weight != 1.0 && bundle.meta.null_label.is_none() {
             bail!("`method.guidance`: found {guidance}, expected 1 for a teacher without a null label");
         }
         let exec = Arc::new(Exec::with_precision(bundle.graphs[0].clone(), precision)?);
@@ -177,6 +179,7 @@ impl Teacher {
         let mut times = vec![];
         // Input, skip and output factors on x and on the network's answer, so that v = skip x + out F(in x).
         let mut scales: Vec<[f64; 3]> = vec![];
+        let mut weights = vec![];
         for (&s, &t) in s.iter().zip(t) {
             let s = s.min(LATEST);
             let ratio = if s > 0.0 { (1.0 - s) * base / s } else { f64::INFINITY };
@@ -185,6 +188,7 @@ impl Teacher {
             // A flow map's schedule is this one; its jump is asked for where there is one.
             let jump = (self.spec.second_time && t > s).then_some(t);
             let a = adapter(&self.spec, at, jump)?;
+            weights.push(self.guidance.at(schedule.noise_ratio(at)));
             times.extend(time_inputs(&self.spec, at, jump, None)?);
             let scale = schedule.sigma(at) / ((1.0 - s) * base);
             let gap = jump.map_or(1.0 - s, |t| t - s);
@@ -192,11 +196,18 @@ impl Teacher {
         }
         let of = |i: usize| per_image(scales.iter().map(|c| c[i]));
         let input = x.broadcast_mul(&of(0)?)?;
-        let mut y = self.net.forward(&input, &times, labels)?;
-        if let (Some(null), true) = (self.null_label, self.guidance != 1.0) {
-            let without = self.net.forward(&input, &times, &vec![null; labels.len()])?;
-            y = (&without + ((y - &without)? * self.guidance)?)?;
-        }
+        let each = times.len() / s.len();
+        let ask = |rows: Option<&[u32]>, labels: &[u32]| -> Result<Tensor> {
+            let input = match rows {
+                None => input.clone(),
+                Some(rows) => input.index_select(&Tensor::new(rows, device())?, 0)?,
+            };
+            Ok(self.net.forward(&input, &entries(&times, each, rows), labels)?)
+        };
+        let y = match self.null_label {
+            Some(null) => guided(&weights, labels, null, ask)?,
+            None => ask(None, labels)?,
+        };
         Ok((x.broadcast_mul(&of(1)?)? + y.broadcast_mul(&of(2)?)?)?)
     }
 }

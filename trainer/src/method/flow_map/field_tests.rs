@@ -12,6 +12,7 @@ use limbeck_shared::denoiser::{ModelSpec, Parameterization};
 use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
 use limbeck_shared::nn::dual::Dual;
+use limbeck_shared::program::Guidance;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
 use std::sync::Arc;
@@ -167,7 +168,7 @@ fn teachers_of_every_parameterization_give_their_velocity() {
         [(Parameterization::Eps, ddpm), (Parameterization::X0, ddpm), (Parameterization::V, Schedule::Cosine)]
     {
         let bundle = teacher(spec(parameterization, schedule));
-        let teacher = Teacher::new(&bundle, 1.0, Precision::F32).unwrap();
+        let teacher = Teacher::new(&bundle, 1.0.into(), Precision::F32).unwrap();
         for s in [0.2, 0.6, 0.95] {
             // The schedule's time by bisection on its noise ratio.
             let (mut low, mut high) = (1e-6, 1.0 - 1e-6);
@@ -184,14 +185,36 @@ fn teachers_of_every_parameterization_give_their_velocity() {
     // A flow map is asked for its own jump, and on the diagonal for its velocity.
     let spec = flow_map_spec(false);
     let bundle = self::teacher(spec.clone());
-    let teacher = Teacher::new(&bundle, 1.0, Precision::F32).unwrap();
+    let teacher = Teacher::new(&bundle, 1.0.into(), Precision::F32).unwrap();
     let net = Network::frozen(Arc::new(Exec::new(bundle.graphs[0].clone()).unwrap()), &bundle.thetas[0], device()).unwrap();
     let field = NetField { net: &net, spec: &spec, derivative: Derivative::Exact, labels: &labels };
     for (s, t) in [(0.25, 0.5), (0.5, 0.5), (0.0, 1.0)] {
         let found = teacher.velocity(SIGMA_DATA, &[s; 3], &[t; 3], &x, &labels).unwrap();
         assert!(apart(&found, &field.at(&[s; 3], &[t; 3], &x).unwrap()) < 1e-5, "{s} to {t}");
     }
-    assert!(Teacher::new(&bundle, 2.0, Precision::F32).is_err(), "there is no null label to guide with");
+    assert!(Teacher::new(&bundle, 2.0.into(), Precision::F32).is_err(), "there is no null label to guide with");
+}
+
+#[test]
+fn a_teacher_guides_at_its_levels_alone() {
+    let mut bundle = teacher(spec(Parameterization::V, Schedule::Cosine));
+    bundle.meta.classes.truncate(3);
+    bundle.meta.null_label = Some(3);
+    let (s, x) = ([0.2, 0.6, 0.95], images(3, 5));
+    let ratio = (1.0 - s[1]) * SIGMA_DATA / s[1];
+    let velocity = |guidance: Guidance, labels: &[u32]| {
+        let teacher = Teacher::new(&bundle, guidance, Precision::F32).unwrap();
+        teacher.velocity(SIGMA_DATA, &s, &s, &x, labels).unwrap()
+    };
+    let (labels, nulls) = ([0, 1, 2], [3, 3, 3]);
+    let (plain, without) = (velocity(1.0.into(), &labels), velocity(1.0.into(), &nulls));
+    let everywhere = (&without + ((&plain - &without).unwrap() * 2.0).unwrap()).unwrap();
+    assert!(apart(&velocity(2.0.into(), &labels), &everywhere) < 1e-5);
+    let some = velocity(Guidance { weight: 2.0, levels: Some([0.9 * ratio, 1.1 * ratio]) }, &labels);
+    for (k, expected) in [&plain, &everywhere, &plain].into_iter().enumerate() {
+        let of = |t: &Tensor| t.narrow(0, k, 1).unwrap();
+        assert!(apart(&of(&some), &of(expected)) < 1e-5, "image {k}");
+    }
 }
 
 /// C1.7: `floor(0.75 M)` of M images are on the diagonal, however many passes an iteration has.

@@ -104,7 +104,7 @@ impl FlowMap {
             config: config.clone(),
             network,
             exec: Arc::new(Exec::with_precision(graph, precision)?),
-            teacher: distilled.map(|t| Teacher::new(t, config.guidance, precision)).transpose()?,
+            teacher: distilled.map(|t| Teacher::new(t, config.guided(), precision)).transpose()?,
             teacher_sha256: teacher.map(|t| t.sha256.clone()),
             spec,
             null_label,

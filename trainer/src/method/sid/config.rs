@@ -25,6 +25,9 @@ pub struct SidConfig {
     pub p_std: f64,
     /// Guidance.
     pub guidance: Guidance,
+    /// Least and largest noise level at which it holds; none: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_levels: Option<[f64; 2]>,
     /// Probability that the fake score trains without the label; used where it is asked without one.
     pub label_dropout: f64,
     /// The term on real images; none: no image is read.
@@ -64,6 +67,7 @@ impl Default for SidConfig {
             p_mean: -1.2,
             p_std: 1.2,
             guidance: Guidance::None,
+            guidance_levels: None,
             label_dropout: 0.1,
             adversarial: None,
         }
@@ -135,6 +139,9 @@ impl SidConfig {
         let kappas = self.guidance.kappas();
         if !kappas.iter().all(|k| k.is_finite()) {
             bail!("`method.guidance`: found {kappas:?}, expected finite weights");
+        }
+        if self.guidance_levels.is_some_and(|[low, high]| !(0.0 <= low && low < high)) {
+            bail!("`method.guidance_levels`: found {:?}, expected two rising levels from 0", self.guidance_levels);
         }
         if let Some(a) = &self.adversarial
             && !(a.weight >= 0.0 && a.weight.is_finite())

@@ -22,6 +22,7 @@
 //! Deviations: a step whose gradient is not finite is counted and left out as a whole (upstream drops the samples); gradients are
 //! limited by their norm, not value by value; logits and denoised image come from two calls, not one, an encoder's pass more.
 
+use super::guided::{entries, guided};
 use super::{
     EdmTeacher, Loss, Method, NetSpec, Pass, classes, edm_raw, edm_teacher, edm_x0, log_normal, noise, per_image, real, tensor, uniform,
 };
@@ -32,7 +33,7 @@ use candle_core::Tensor;
 use limbeck_shared::bundle::{Bundle, Meta, SamplerSpec};
 use limbeck_shared::cpu::{Exec, Precision};
 use limbeck_shared::nn::Network;
-use limbeck_shared::program::Sampler;
+use limbeck_shared::program::{self, Sampler};
 use limbeck_shared::rng::{self, Stream};
 use limbeck_shared::schedule::Schedule;
 use std::sync::Arc;
@@ -131,17 +132,17 @@ impl Sid {
         edm_x0(net, self.sigma_data, x, sigma, labels)
     }
 
-    /// `f(null) + kappa (f(label) - f(null))`, with one call where one is enough.
+    /// `f(null) + kappa (f(label) - f(null))` at the levels where guidance holds, the plain answer at others.
     fn guided(&self, net: &Network, x: &Tensor, sigma: &[f64], labels: &[u32], kappa: f64) -> Result<Tensor> {
         let Some(null) = self.meta.null_label.filter(|_| kappa != 1.0) else {
             return self.x0(net, x, sigma, labels);
         };
-        let without = self.x0(net, x, sigma, &vec![null; labels.len()])?;
-        if kappa == 0.0 {
-            return Ok(without);
-        }
-        let with = self.x0(net, x, sigma, labels)?;
-        Ok((&without + ((with - &without)? * kappa)?)?)
+        let kappa = program::Guidance { weight: kappa, levels: self.config.guidance_levels };
+        let weights: Vec<f64> = sigma.iter().map(|&s| kappa.at(s)).collect();
+        guided(&weights, labels, null, |rows, labels| match rows {
+            None => self.x0(net, x, sigma, labels),
+            Some(picked) => self.x0(net, &x.index_select(&Tensor::new(picked, device())?, 0)?, &entries(sigma, 1, rows), labels),
+        })
     }
 
     /// Which step each image's output is matched at.
