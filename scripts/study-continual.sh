@@ -9,7 +9,7 @@
 #   scripts/study-continual.sh [--toy] [--images N] [--first N] [--seeds "1 2 3"] [--count N] [--classify N] [--arms "NAME ..."]
 #       [--batch N] [--out DIR] [--no-table] [KEY=VALUE ...]
 # --images: of each task after the first; --first: of the first task; --count: drawn for each evaluation; --classify: images of each task
-# that a classifier learns from beside replay, 0 for none. KEY=VALUE goes to every run. Arms are named
+# that a classifier of the first seed learns from beside replay, 0 for none. KEY=VALUE goes to every run. Arms are named
 #   [eps-|edm-]ARM[-TEACHER STEPS]   the first part is another beginning than the preset's
 #   one-step                         distillation, the replay drawn by a one-step student
 #   lambda-NUMBER                    distillation in ten teacher steps with that lambda instead of 0.75
@@ -17,7 +17,7 @@
 # of the time.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-images=8000 first=100000 seeds="1 2 3" count=2000 classify=8000 batch=32 out=runs/study-continual extra=() table=1
+images=8000 first=100000 seeds="1 2 3" count=2000 classify=24000 batch=32 out=runs/study-continual extra=() table=1
 preset=fashion-continual tasks=5 figures=docs/continual sigma_data=0.7
 if [ "${1:-}" = --toy ]; then
     shift
@@ -90,7 +90,8 @@ for seed in $seeds; do
         for ending in safetensors json png; do
             [ -e "$run/task-1.$ending" ] || cp "$begun/task-1.$ending" "$run/task-1.$ending"
         done
-        [ "$classify" = 0 ] || keys+=(--classify "$classify")
+        # Of one seed, and not where drawing would take longer than the arm itself.
+        [ "$classify" = 0 ] || [ "$seed" != "${seeds%% *}" ] || [[ $arm = *-100 ]] || keys+=(--classify "$classify")
         sequence "$run" "$seed" "$images" "${keys[@]}"
     done
 done

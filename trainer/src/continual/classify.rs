@@ -17,7 +17,7 @@ use limbeck_shared::rng;
 use std::path::Path;
 
 /// How often a drawn image is learned from.
-const REUSED: u64 = 4;
+const REUSED: u64 = 12;
 
 impl Sequence {
     /// Shape of the images that classifiers are tested on.
@@ -77,7 +77,7 @@ impl Sequence {
             steps,
             pool: (images / REUSED).max(1),
         });
-        let teacher = earlier.as_ref().map(|_| dir.join(format!("classifier-{}.safetensors", n - 1)));
+        let teacher = (n > 1).then(|| dir.join(format!("classifier-{}.safetensors", n - 1)));
         let classes = if self.method.arm == Arm::Joint { self.parts[..n].concat() } else { self.parts[n - 1].clone() };
         Ok(RunConfig {
             name: format!("{}-classifier", self.base.name),
@@ -89,7 +89,7 @@ impl Sequence {
             teacher,
             network,
             data: Some(DataSpec::Classes { classes, of: Box::new(self.data.clone()) }),
-            optimizer: config::OptimizerConfig { lr: 1e-3, warmup: images / 20, ..preset.optimizer },
+            optimizer: config::OptimizerConfig { warmup: images / 20, ..preset.optimizer },
             ema: EmaConfig { half_life: (images / 8).max(1), ..preset.ema },
             ..preset
         })

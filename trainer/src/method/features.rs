@@ -37,7 +37,8 @@ const TEMPERATURE: f64 = 2.0;
 pub struct FeaturesConfig {
     /// Random shifts of the training images, in pixels.
     pub shift: usize,
-    /// What stands for the images of earlier tasks; `teacher` is the classifier that knows them.
+    /// What stands for the images of earlier tasks; `teacher` is the classifier that knows them. (Without, a `teacher` is only where
+    /// training begins.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub earlier: Option<Earlier>,
 }
@@ -63,6 +64,8 @@ pub struct Features {
     exec: Arc<Exec>,
     shift: usize,
     name: String,
+    /// Weights that it starts from; none: as its graph says.
+    start: Option<Vec<f32>>,
     earlier: Option<Known>,
 }
 
@@ -72,9 +75,16 @@ struct Known {
     pool: u64,
     generator: Replay,
     classes: usize,
-    /// The classifier after the last task, and the weights that this one starts from.
+    /// The classifier after the last task.
     answers: Network,
-    theta: Vec<f32>,
+}
+
+/// Refuses a classifier that cannot be gone on with.
+fn same_network(teacher: &Bundle, network: &NetworkConfig) -> Result<()> {
+    if teacher.meta.networks != [network.clone()] {
+        bail!("`teacher`: found another network, expected a classifier of this configuration");
+    }
+    Ok(())
 }
 
 impl Features {
@@ -93,13 +103,21 @@ impl Features {
             bail!("`network._class_name`: found a generator, expected Classifier");
         }
         let exec = Arc::new(Exec::with_precision(network.build()?, precision)?);
+        let mut start = None;
         let earlier = match (&config.earlier, teacher) {
             (None, None) => None,
-            (None, Some(_)) => bail!("`teacher`: found a bundle, expected none without `method.earlier`"),
+            (None, Some(teacher)) => {
+                same_network(teacher, network)?;
+                start = Some(teacher.thetas[0].clone());
+                None
+            }
             (Some(_), None) => bail!("`teacher`: found none, expected the classifier of the task before (--teacher FILE)"),
-            (Some(earlier), Some(teacher)) => Some(Known::new(earlier, teacher, network, &exec, precision)?),
+            (Some(earlier), Some(teacher)) => {
+                start = Some(teacher.thetas[0].clone());
+                Some(Known::new(earlier, teacher, network, &exec, precision)?)
+            }
         };
-        Ok(Features { network: network.clone(), exec, shift: config.shift, name: name.to_string(), earlier })
+        Ok(Features { network: network.clone(), exec, shift: config.shift, name: name.to_string(), start, earlier })
     }
 
     /// Images `[n, c, h, w]`, each shifted at random; `axis` is the first of two streams.
@@ -120,9 +138,7 @@ impl Features {
 
 impl Known {
     fn new(config: &Earlier, teacher: &Bundle, network: &NetworkConfig, exec: &Arc<Exec>, precision: Precision) -> Result<Known> {
-        if teacher.meta.networks != [network.clone()] {
-            bail!("`teacher`: found another network, expected a classifier of this configuration");
-        }
+        same_network(teacher, network)?;
         for (key, found, least) in [("task", config.task as u64, 2), ("pool", config.pool, 1)] {
             if found < least {
                 bail!("`method.earlier.{key}`: found {found}, expected {least} or more");
@@ -140,7 +156,6 @@ impl Known {
             generator: Replay::new(&generator, config.steps, false, precision)?,
             classes: generator.meta.classes.len(),
             answers: Network::frozen(exec.clone(), &teacher.thetas[0], device())?,
-            theta: teacher.thetas[0].clone(),
         })
     }
 }
@@ -167,7 +182,7 @@ fn shifted(image: &[f32], [c, h, w]: [usize; 3], dy: isize, dx: isize, out: &mut
 
 impl Method for Features {
     fn networks(&self, seed: u64) -> Result<Vec<NetSpec>> {
-        let theta = self.earlier.as_ref().map_or_else(|| self.exec.graph().init(seed), |e| e.theta.clone());
+        let theta = self.start.clone().unwrap_or_else(|| self.exec.graph().init(seed));
         Ok(vec![NetSpec { name: "features", exec: self.exec.clone(), theta, averaged: true }])
     }
 
