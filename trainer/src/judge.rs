@@ -42,13 +42,6 @@ impl Classifier {
         let (dim, classes) = (graph.nodes[node].shape.iter().product(), graph.output_shape()[0]);
         Ok(Some(Classifier { dim, classes, net: cpu::Net::new(graph, bundle.thetas[0].clone())? }))
     }
-
-    /// The most likely class of each of `n` images.
-    fn named(&self, images: &[f32], n: usize) -> Result<Vec<u32>> {
-        let (mut feats, mut class) = (vec![0f32; n * self.dim], vec![0; n]);
-        self.features(images, n, &mut feats, &mut class)?;
-        Ok(class)
-    }
 }
 
 /// Which part of the images a classifier names as they are labelled.
@@ -162,9 +155,7 @@ impl Judge {
         let mut named = vec![];
         for part in images.chunks(256 * self.train.shape().iter().product::<usize>()) {
             let n = part.len() / self.train.shape().iter().product::<usize>();
-            let (mut feats, mut class) = (vec![0f32; n * self.features.dim()], vec![0; n]);
-            self.features.features(part, n, &mut feats, &mut class)?;
-            named.extend(class);
+            named.extend(self.features.named(part, n)?);
         }
         Ok(named)
     }

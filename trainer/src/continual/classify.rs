@@ -5,7 +5,7 @@
 //! accuracy goes into `task-N.json`. Deviations: the network of the preset `features-fashion` with its shifts, instead of four
 //! convolutions with dropout; the drawn images of a task come [`REUSED`] times.
 
-use super::{SEEDS, Sequence, TaskReport, trained};
+use super::{Sequence, TaskReport, trained};
 use crate::config::{self, EmaConfig, MethodConfig, RunConfig};
 use crate::data::{self, DataSpec, Split};
 use crate::judge;
@@ -13,7 +13,6 @@ use crate::method::continual::{Arm, ContinualConfig};
 use crate::method::features::{Earlier, FeaturesConfig};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::graph::NetworkConfig;
-use limbeck_shared::rng;
 use std::path::Path;
 
 /// How often a drawn image is learned from.
@@ -78,17 +77,16 @@ impl Sequence {
             pool: (images / REUSED).max(1),
         });
         let teacher = (n > 1).then(|| dir.join(format!("classifier-{}.safetensors", n - 1)));
-        let classes = if self.method.arm == Arm::Joint { self.parts[..n].concat() } else { self.parts[n - 1].clone() };
         Ok(RunConfig {
             name: format!("{}-classifier", self.base.name),
             method: MethodConfig::Features(FeaturesConfig { earlier, ..method }),
-            seed: u64::from(rng::bits(self.base.seed, SEEDS, 2_000 + n as u64, 0)[0]),
+            seed: self.seed(2_000 + n),
             images,
             batch: 64,
             precision: self.base.precision,
             teacher,
             network,
-            data: Some(DataSpec::Classes { classes, of: Box::new(self.data.clone()) }),
+            data: Some(self.images(n)),
             optimizer: config::OptimizerConfig { warmup: images / 20, ..preset.optimizer },
             ema: EmaConfig { half_life: (images / 8).max(1), ..preset.ema },
             ..preset

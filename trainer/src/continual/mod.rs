@@ -124,6 +124,17 @@ impl Sequence {
         Ok(Sequence { base, method, data, names, parts })
     }
 
+    /// Key of the random numbers of one run: images of every run are counted from 0, and with one seed they would meet the same noise.
+    fn seed(&self, run: usize) -> u64 {
+        u64::from(rng::bits(self.base.seed, SEEDS, run as u64, 0)[0])
+    }
+
+    /// The real images of task `n`: of its classes, or with the arm `joint` of all so far.
+    fn images(&self, n: usize) -> DataSpec {
+        let classes = if self.method.arm == Arm::Joint { self.parts[..n].concat() } else { self.parts[n - 1].clone() };
+        DataSpec::Classes { classes, of: Box::new(self.data.clone()) }
+    }
+
     /// The run that task `n` is; `previous` is the bundle of the task before, `replay` one that draws for it.
     fn task(&self, n: usize, previous: Option<&Path>, replay: Option<PathBuf>) -> RunConfig {
         let method = match n {
@@ -134,14 +145,12 @@ impl Sequence {
             }
             _ => ContinualConfig { task: n, one_step: None, replay: replay.or(self.method.replay.clone()), ..self.method.clone() },
         };
-        let classes = if method.arm == Arm::Joint { self.parts[..n].concat() } else { self.parts[n - 1].clone() };
         RunConfig {
             method: MethodConfig::Continual(method),
-            // Images of every task are counted from 0: with one seed they would meet the same noise.
-            seed: u64::from(rng::bits(self.base.seed, SEEDS, n as u64, 0)[0]),
+            seed: self.seed(n),
             teacher: previous.map(Path::to_path_buf),
             network: self.base.network.clone().filter(|_| n == 1),
-            data: Some(DataSpec::Classes { classes, of: Box::new(self.data.clone()) }),
+            data: Some(self.images(n)),
             ..self.base.clone()
         }
     }
@@ -156,7 +165,7 @@ impl Sequence {
         let config = RunConfig {
             name: format!("{}-student", self.base.name),
             method: MethodConfig::Boot(method),
-            seed: u64::from(rng::bits(self.base.seed, SEEDS, 1_000 + n as u64, 0)[0]),
+            seed: self.seed(1_000 + n),
             images: one_step.images,
             teacher: Some(previous.to_path_buf()),
             network: None,

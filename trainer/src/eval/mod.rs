@@ -30,6 +30,16 @@ pub trait Features {
     /// # Errors
     /// If the images do not fit the network.
     fn features(&self, images: &[f32], n: usize, feats: &mut [f32], class: &mut [u32]) -> Result<()>;
+
+    /// The most likely class of each of `n` images.
+    ///
+    /// # Errors
+    /// As [`Features::features`].
+    fn named(&self, images: &[f32], n: usize) -> Result<Vec<u32>> {
+        let (mut feats, mut class) = (vec![0f32; n * self.dim()], vec![0; n]);
+        self.features(images, n, &mut feats, &mut class)?;
+        Ok(class)
+    }
 }
 
 /// What the evaluation keeps of a set of images.

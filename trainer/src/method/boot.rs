@@ -192,7 +192,7 @@ impl Method for Boot {
         let n = (pass.images.end - pass.images.start) as usize;
         let eps = tensor(noise(pass.seed, &pass.images, shape, Stream::Noise), n, shape)?;
         let table = if self.student.graph().classes == 0 { 0 } else { self.meta.classes.len() };
-        let labels = classes(pass.seed, &pass.images, Stream::Label, table);
+        let labels = classes(pass.seed, pass.images.clone(), Stream::Label, table);
         let guidance: Vec<f64> = match self.config.guidance {
             Some([least, most]) => uniform(pass.seed, &pass.images, Stream::Other(0)).iter().map(|u| least + (most - least) * u).collect(),
             None => vec![],

@@ -198,7 +198,7 @@ impl Method for Features {
             None => None,
             Some(e) => {
                 let numbers: Vec<u64> = pass.images.clone().map(|k| k % e.pool).collect();
-                let told: Vec<u32> = numbers.iter().flat_map(|&k| classes(pass.seed, &(k..k + 1), Stream::Other(4), e.classes)).collect();
+                let told = classes(pass.seed, numbers.iter().copied(), Stream::Other(4), e.classes);
                 let images = e.generator.images(pass.seed, &numbers, &told, true)?;
                 Some((e, self.augmented(pass, &images.flatten_all()?.to_vec1()?, 2)?))
             }

@@ -250,8 +250,8 @@ pub(crate) fn log_normal(seed: u64, images: &Range<u64>, stream: Stream, mean: f
 }
 
 /// One class for each image, all alike likely; none for a network without a table.
-pub(crate) fn classes(seed: u64, images: &Range<u64>, stream: Stream, count: usize) -> Vec<u32> {
-    if count == 0 { vec![] } else { images.clone().map(|k| rng::below(seed, stream, k, count as u32)).collect() }
+pub(crate) fn classes(seed: u64, images: impl IntoIterator<Item = u64>, stream: Stream, count: usize) -> Vec<u32> {
+    if count == 0 { vec![] } else { images.into_iter().map(|k| rng::below(seed, stream, k, count as u32)).collect() }
 }
 
 /// `[n, c, h, w]`, or `[n, c]` for points.

@@ -131,8 +131,7 @@ impl Continual {
         let Some(previous) = self.previous.as_ref().filter(|_| self.config.weights()[1] > 0.0) else { return Ok(None) };
         let shape = self.exec.graph().input_shape();
         let numbers: Vec<u64> = pass.images.clone().map(|k| self.config.pool.map_or(k, |pool| k % pool)).collect();
-        let drawn: Vec<u32> =
-            numbers.iter().flat_map(|&k| classes(pass.seed, &(k..k + 1), Stream::Other(REPLAY + 2), previous.classes)).collect();
+        let drawn = classes(pass.seed, numbers.iter().copied(), Stream::Other(REPLAY + 2), previous.classes);
         let told = self.dropped(drawn.clone(), pass, Stream::Other(REPLAY + 3), self.meta.null_label);
         let replay = || previous.replay.as_ref().context("`method.arm`: found no generator for replay");
         let images = || replay()?.images(pass.seed, &numbers, &drawn, self.config.pool.is_some());

@@ -227,7 +227,7 @@ impl Method for FlowMap {
             // At s = 0 no data are in x, and no condition without a diagonal reads the sample's velocity.
             (
                 Tensor::zeros((n, shape[0], shape[1], shape[2]), DType::F32, device())?,
-                classes(pass.seed, &pass.images, Stream::Label, self.named()),
+                classes(pass.seed, pass.images.clone(), Stream::Label, self.named()),
             )
         } else {
             let real = real(pass, shape, usize::MAX)?;

@@ -266,7 +266,7 @@ impl Sid {
 
     fn labels(&self, pass: &Pass<'_>, d: Draws) -> Vec<u32> {
         let table = if self.generator.graph().classes == 0 { 0 } else { self.meta.classes.len() };
-        classes(d.seed, &pass.images, d.stream(0), table)
+        classes(d.seed, pass.images.clone(), d.stream(0), table)
     }
 
     fn shape(&self) -> [usize; 3] {
