@@ -38,7 +38,7 @@ if [ ! -e "$links/libcuda.so" ]; then
     cargo fetch --locked --quiet
     bindings=$(ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/cudarc-*/src/driver/sys* | tail -n 1)
     grep -rhoE '\<fn cu[A-Z][A-Za-z0-9_]*' "$bindings" | awk '{ print "int " $2 "(void) { return 100; }" }' | sort -u >"$kit/driver.c"
-    ${CC:-cc} -shared -fPIC -o "$links/libcuda.so" "$kit/driver.c"
+    ${CC:-cc} -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$links/libcuda.so" "$kit/driver.c"
 fi
 
 begin "limbeck with cuda, cudnn and nccl"

@@ -10,6 +10,8 @@
 
 pub mod bundle;
 pub mod cpu;
+#[cfg(feature = "cudnn")]
+pub mod cuda;
 pub mod denoiser;
 pub mod error;
 #[cfg(feature = "wgpu")]

@@ -141,6 +141,9 @@ struct Prune {
     /// Override a key, such as floor=0.5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Print groups, budgets, and each block's width, cost and importance, and stop
     #[arg(long)]
     dry_run: bool,
@@ -297,6 +300,7 @@ fn run_train(a: Train) -> Result<ExitCode> {
 }
 
 fn run_prune(a: Prune) -> Result<ExitCode> {
+    crate::device::choose(&a.device)?;
     let mut config = prune::config::resolve(a.config.as_deref(), &a.set)?;
     if let Some(dir) = a.data {
         config.data = data::DataSpec::detect(&dir)?;

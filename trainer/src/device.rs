@@ -33,7 +33,22 @@ fn open(name: &str) -> Result<Device> {
     if !cfg!(feature = "cuda") {
         bail!("--device {name}: this build has no CUDA; build with --features cuda,cudnn");
     }
-    Device::new_cuda(card).with_context(|| format!("--device {name}: the card cannot be opened"))
+    let device = Device::new_cuda(card).with_context(|| format!("--device {name}: the card cannot be opened"))?;
+    one_stream(&device)?;
+    Ok(device)
+}
+
+/// Everything runs on one stream, whose order is order enough: two events for every tensor would cost more than most kernels.
+#[cfg(feature = "cuda")]
+fn one_stream(device: &Device) -> Result<()> {
+    // SAFETY: no second stream is ever made.
+    unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    Ok(())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn one_stream(_: &Device) -> Result<()> {
+    Ok(())
 }
 
 /// The device; the CPU unless another was chosen.

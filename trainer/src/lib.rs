@@ -20,6 +20,7 @@ pub mod method;
 pub mod optim;
 pub mod prune;
 pub mod publish;
+pub mod resident;
 pub mod sample;
 pub mod train;
 

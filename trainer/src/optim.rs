@@ -29,18 +29,8 @@ impl Adam {
     pub fn step(&mut self, config: &OptimizerConfig, rate: f64, scale: f64, grad: &[f32], theta: &mut [f32], ema: &mut [f32], keep: f64) {
         self.steps += 1;
         let [b1, b2] = config.betas;
-        // Bias corrections folded into the rate and epsilon.
-        let c1 = 1.0 - b1.powf(self.steps as f64);
-        let c2 = (1.0 - b2.powf(self.steps as f64)).sqrt();
-        let rectified = match config.kind {
-            OptimizerKind::Adam => Some(1.0),
-            OptimizerKind::RAdam => rectification(b2, self.steps),
-        };
-        // Without a second moment that can be trusted RAdam steps along the first alone.
-        let (rate, eps, adaptive) = match rectified {
-            Some(r) => ((r * rate * c2 / c1) as f32, (config.eps * c2) as f32, true),
-            None => ((rate / c1) as f32, 0.0, false),
-        };
+        let (rate, eps) = corrected(config, rate, self.steps);
+        let (rate, eps, adaptive) = (rate as f32, eps.unwrap_or_default() as f32, eps.is_some());
         let (b1, b2, scale) = (b1 as f32, b2 as f32, scale as f32);
         let mut averages: Vec<&mut [f32]> = ema.chunks_mut(BLOCK).collect();
         // A network without an average gets an empty block for each block of weights.
@@ -56,6 +46,22 @@ impl Adam {
             }
             average(ema, theta, keep);
         });
+    }
+}
+
+/// Rate and epsilon of step `steps`, counted from 1, with the bias corrections in them; without an epsilon there is no second moment
+/// yet that can be trusted, and RAdam steps along the first alone.
+pub fn corrected(config: &OptimizerConfig, rate: f64, steps: u64) -> (f64, Option<f64>) {
+    let [b1, b2] = config.betas;
+    let c1 = 1.0 - b1.powf(steps as f64);
+    let c2 = (1.0 - b2.powf(steps as f64)).sqrt();
+    let rectified = match config.kind {
+        OptimizerKind::Adam => Some(1.0),
+        OptimizerKind::RAdam => rectification(b2, steps),
+    };
+    match rectified {
+        Some(r) => (r * rate * c2 / c1, Some(config.eps * c2)),
+        None => (rate / c1, None),
     }
 }
 

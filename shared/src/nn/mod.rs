@@ -2,12 +2,13 @@
 //!
 //! On the CPU a whole network is one candle operation ([`Network::forward`]): its forward and its backward pass are the CPU
 //! interpreter's, so losses are written in candle's tensors while activations, fusion and threads stay in [`crate::cpu`].
-//! On other devices ([`Network::composed`]) the graph is walked with candle's operations, convolutions with the gradient of
-//! [`conv`]. [`stock`] walks the same graph with candle's own operations on any device and in f64: the reference the fast path is
+//! On a CUDA card it is the same with [`crate::cuda`], in builds with cuDNN. Elsewhere ([`Network::composed`]) the graph is walked
+//! with candle's operations, convolutions with the gradient of [`conv`]. [`stock`] walks the same graph with candle's own operations on any device and in f64: the reference the fast path is
 //! checked against.
 
 pub mod conv;
 pub mod dual;
+pub mod part;
 pub mod stock;
 
 use crate::cpu::{Cond, Dropout, Exec, Keep, Tape};
@@ -31,6 +32,15 @@ impl Network {
     pub fn trained(exec: Arc<Exec>, theta: &[f32], device: &Device) -> Result<Network> {
         let theta = flat(&exec, theta, device)?;
         Ok(Network { exec, theta: Var::from_tensor(&theta).map_err(candle)?.into_inner() })
+    }
+
+    /// A network to be trained whose parameters begin as a tensor's values, on its device.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if theta has not the graph's length.
+    pub fn trained_from(exec: Arc<Exec>, theta: &Tensor) -> Result<Network> {
+        let theta = Var::from_tensor(theta).map_err(candle)?.into_inner();
+        Network { exec: exec.clone(), theta }.with_exec(exec)
     }
 
     /// A frozen network: gradients flow through it to its input, never to its parameters.
@@ -59,12 +69,12 @@ impl Network {
         Ok(Network { exec, theta: self.theta.clone() })
     }
 
-    /// Another network whose parameters are some of this one's, `index` of them in its order; gradients flow back to where they lie.
+    /// Another network whose parameters are a part of this one's; gradients flow back to where they lie.
     ///
     /// # Errors
-    /// [`Error::Call`] if the other takes another number of parameters, or one lies beyond these.
-    pub fn part(&self, exec: Arc<Exec>, index: &Tensor) -> Result<Network> {
-        let theta = self.theta.index_select(index, 0).map_err(candle)?;
+    /// [`Error::Call`] if the other takes another number of parameters, or the part is of another theta.
+    pub fn part(&self, exec: Arc<Exec>, part: &part::Part) -> Result<Network> {
+        let theta = part.of(&self.theta).map_err(candle)?;
         Network { exec: self.exec.clone(), theta }.with_exec(exec)
     }
 
@@ -112,7 +122,9 @@ impl Network {
             if dropout.is_some() && self.graph().nodes.iter().any(|node| matches!(node.op, Op::Dropout { .. })) {
                 return Err(Error::call("dropout", "a network that drops values on another device", "one on the CPU, or a rate of 0"));
             }
-            return self.composed(x, times, labels);
+            if !cfg!(feature = "cudnn") || !self.theta.device().is_cuda() {
+                return self.composed(x, times, labels);
+            }
         }
         let keep = match (self.theta.track_op(), x.track_op()) {
             (true, _) => Keep::ForAll,
@@ -176,8 +188,17 @@ struct NetworkOp {
     dropout: Option<(u64, Vec<u64>)>,
     n: usize,
     keep: Keep,
-    tape: Mutex<Option<Tape>>,
+    tape: Mutex<Option<Kept>>,
 }
+
+/// What the forward pass kept.
+enum Kept {
+    Cpu(Tape),
+    #[cfg(feature = "cudnn")]
+    Cuda(crate::cuda::Tape),
+}
+
+const ONCE: &str = "a network's backward pass runs once for each forward pass";
 
 fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     let (start, end) = layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("a contiguous tensor was expected"))?;
@@ -195,16 +216,38 @@ impl CustomOp2 for NetworkOp {
         let cond = Cond { times: &self.times, labels: &self.labels, dropout };
         let (y, tape) = self.exec.forward(theta, x, self.n, cond, self.keep).map_err(candle_core::Error::wrap)?;
         if self.keep != Keep::Nothing {
-            *self.tape.lock().map_err(|_| candle_core::Error::msg("a forward pass panicked"))? = Some(tape);
+            self.put(Kept::Cpu(tape))?;
         }
-        let [c, h, w] = self.exec.graph().output_shape();
-        let shape = if l1.dims().len() == 2 { Shape::from((self.n, c)) } else { Shape::from((self.n, c, h, w)) };
-        Ok((CpuStorage::F32(y), shape))
+        Ok((CpuStorage::F32(y), self.output_shape(l1)))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        let engine = crate::cuda::Engine::of(s1.device())?;
+        let (x, theta) = (engine.values(s1, l1)?, engine.values(s2, l2)?);
+        let theta = crate::cuda::Theta { graph: self.exec.graph(), values: &theta };
+        let asked = crate::cuda::Asked { n: self.n, times: &self.times, labels: &self.labels };
+        let keep = self.keep != Keep::Nothing;
+        let (y, tape) = engine.forward(&self.exec, theta, engine.copy_of(&x)?, asked, keep)?;
+        if keep {
+            self.put(Kept::Cuda(tape))?;
+        }
+        Ok((candle_core::CudaStorage::wrap_cuda_slice(y, s1.device().clone()), self.output_shape(l1)))
     }
 
     fn bwd(&self, x: &Tensor, theta: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let tape = self.tape.lock().map_err(|_| candle_core::Error::msg("a pass panicked"))?.take();
-        let tape = tape.ok_or_else(|| candle_core::Error::msg("a network's backward pass runs once for each forward pass"))?;
+        let tape = match self.take()? {
+            Kept::Cpu(tape) => tape,
+            #[cfg(feature = "cudnn")]
+            Kept::Cuda(tape) => return self.backward_on_card(x, theta, &tape, grad),
+        };
         let grad = grad.contiguous()?.flatten_all()?;
         let (dy, weights) = (grad.to_vec1::<f32>()?, theta.detach());
         let (storage, layout) = weights.storage_and_layout();
@@ -216,5 +259,50 @@ impl CustomOp2 for NetworkOp {
         let dx = gradients.dx.map(|v| Tensor::from_vec(v, x.shape(), &Device::Cpu)).transpose()?;
         let dtheta = gradients.dtheta.map(|v| Tensor::from_vec(v, theta.shape(), &Device::Cpu)).transpose()?;
         Ok((dx, dtheta))
+    }
+}
+
+impl NetworkOp {
+    fn output_shape(&self, x: &Layout) -> Shape {
+        let [c, h, w] = self.exec.graph().output_shape();
+        if x.dims().len() == 2 { Shape::from((self.n, c)) } else { Shape::from((self.n, c, h, w)) }
+    }
+
+    fn put(&self, tape: Kept) -> candle_core::Result<()> {
+        *self.tape.lock().map_err(|_| candle_core::Error::msg("a forward pass panicked"))? = Some(tape);
+        Ok(())
+    }
+
+    fn take(&self) -> candle_core::Result<Kept> {
+        let tape = self.tape.lock().map_err(|_| candle_core::Error::msg("a pass panicked"))?.take();
+        tape.ok_or_else(|| candle_core::Error::msg(ONCE))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn backward_on_card(
+        &self,
+        x: &Tensor,
+        theta: &Tensor,
+        tape: &crate::cuda::Tape,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        use candle_core::op::BackpropOp;
+        use candle_core::{CudaStorage, Storage};
+        let (weights, grad) = (theta.detach(), grad.contiguous()?);
+        let ((s1, l1), (s2, l2)) = (weights.storage_and_layout(), grad.storage_and_layout());
+        let (Storage::Cuda(s1), Storage::Cuda(s2)) = (&*s1, &*s2) else {
+            candle_core::bail!("a pass on a card was given tensors elsewhere");
+        };
+        let device = grad.device().as_cuda_device()?;
+        let engine = crate::cuda::Engine::of(device)?;
+        let (values, dy) = (engine.values(s1, l1)?, engine.values(s2, l2)?);
+        let theta_there = crate::cuda::Theta { graph: self.exec.graph(), values: &values };
+        let dy = engine.copy_of(&dy)?;
+        let g = engine.backward(&self.exec, theta_there, tape, dy, x.track_op(), theta.track_op())?;
+        let tensor = |v, shape: &Shape| {
+            let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(v, device.clone()));
+            Tensor::from_storage(storage, shape.clone(), BackpropOp::none(), false)
+        };
+        Ok((g.dx.map(|v| tensor(v, x.shape())), g.dtheta.map(|v| tensor(v, theta.shape()))))
     }
 }

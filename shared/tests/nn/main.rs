@@ -2,6 +2,8 @@
 //! against candle's own operations.
 #![cfg(feature = "candle")]
 
+#[cfg(feature = "cudnn")]
+mod card;
 mod dropout;
 mod dual;
 mod golden;

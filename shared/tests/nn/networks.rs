@@ -61,6 +61,11 @@ fn fast_path_agrees_with_candle() {
         let call = Call::random(exec.graph(), 3);
         let stock = by_stock(exec.graph(), &theta, &call, DType::F64);
         assert_close(name, exec.graph(), &by_cpu(&exec, &theta, &call), &stock, 1e-4, 1e-3);
+        #[cfg(feature = "cudnn")]
+        for (precision, y, gradient) in [(Precision::F32, 1e-4, 1e-3), (Precision::Bf16(Parts::One), 1e-2, 3e-2)] {
+            let exec = Arc::new(Exec::with_precision(config.build().unwrap(), precision).unwrap());
+            card::check(name, &exec, &theta, &call, &stock, y, gradient);
+        }
     }
 }
 

@@ -30,6 +30,9 @@ pub fn check(what: &str, graph: Graph) {
         let e = (direction.dot(&cpu) - exact).abs() / exact.abs();
         assert!(e < 1e-5, "{what}: the gradient and differences are {e:e} apart");
 
+        #[cfg(feature = "cudnn")]
+        card::check(&what, &exec, &theta, &call, &stock, 1e-5, 1e-4);
+
         // As one operation of candle's tape: everything tracked, only the parameters, only the image, nothing.
         let x = Tensor::from_slice(&call.x, call.x_shape(graph), &Device::Cpu).unwrap();
         let variable = Var::from_tensor(&x).unwrap();

@@ -32,6 +32,7 @@ use limbeck_shared::denoiser::{ModelSpec, adapter, time_inputs};
 use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::graph::prune::{self, Pruned, select};
 use limbeck_shared::nn::Network;
+use limbeck_shared::nn::part::Part as Gather;
 use limbeck_shared::program::Router;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
@@ -109,7 +110,7 @@ struct Part {
     config: NetworkConfig,
     exec: Arc<Exec>,
     index: Vec<usize>,
-    gather: Tensor,
+    gather: Gather,
 }
 
 /// The method.
@@ -147,8 +148,7 @@ impl Tdc {
         let in_file: Vec<&Pruned> = widest.iter().map(|&g| &pruned[g]).collect();
         let (graph, start, lists) = join(&in_file, &weights, config.order.is_some())?;
         let parts = in_file.iter().zip(lists).zip(&widest).map(|((p, index), &g)| {
-            let list: Vec<u32> = index.iter().map(|&i| i as u32).collect();
-            let gather = Tensor::from_vec(list, index.len(), device())?;
+            let gather = Gather::new(&index, start.len(), device())?;
             let exec = Arc::new(Exec::with_precision(p.graph.clone(), precision)?);
             Ok(Part { range: config.groups[g].range, config: p.config.clone(), exec, index, gather })
         });
