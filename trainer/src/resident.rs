@@ -130,7 +130,8 @@ mod tests {
                 resident.read_into(&mut state).unwrap();
                 let found = &state.nets[0];
                 assert_eq!(found.adam.steps, step);
-                for (found, expected) in [(&found.theta, &*theta), (&found.ema, &*ema), (&found.adam.m, &adam.m), (&found.adam.v, &adam.v)] {
+                for (found, expected) in [(&found.theta, &*theta), (&found.ema, &*ema), (&found.adam.m, &adam.m), (&found.adam.v, &adam.v)]
+                {
                     for (a, b) in found.iter().zip(expected) {
                         assert!((a - b).abs() < 1e-6, "{kind:?}, step {step}: {found:?} {expected:?}");
                     }

@@ -4,7 +4,7 @@
 //! image's number, so a run that was stopped and resumed computes what an undisturbed run computes, bit for bit.
 
 use crate::checkpoint::{self, NetState, State, Sums};
-use crate::config::RunConfig;
+use crate::config::{LogConfig, RunConfig};
 use crate::data::{self, Dataset, Split};
 use crate::device::device;
 use crate::export;
@@ -78,7 +78,11 @@ impl Setup {
             (_, false) => None,
         };
         let specs = method.networks(config.seed)?;
-        method.meta(data.as_deref())?;
+        // What is drawn and written at the end is refused now, if at all.
+        let meta = method.meta(data.as_deref())?;
+        if draws_grids(&meta) {
+            meta.draw_program(None, grid_steps(&meta, &config.log), None).context("`log.grid_steps`")?;
+        }
         let rows = match config.optimizer.weight_norm {
             true => specs.iter().map(|s| RowNorms::new(s.exec.graph(), &s.theta)).collect(),
             false => vec![],
@@ -318,6 +322,16 @@ pub fn train(setup: &Setup, run: &Path, command: &str) -> Result<Outcome> {
     Ok(Outcome::Finished)
 }
 
+/// Whether a method's model draws images; points and classifiers have no grid.
+fn draws_grids(meta: &bundle::Meta) -> bool {
+    !meta.samplers.is_empty() && meta.image.height > 1
+}
+
+/// Steps of the grids; the sampler's own for a student of one.
+fn grid_steps(meta: &bundle::Meta, log: &LogConfig) -> Option<usize> {
+    (meta.samplers[0].steps != [1]).then_some(log.grid_steps)
+}
+
 /// Saves the resolved configuration, or checks that the directory's is the same.
 pub(crate) fn same_config(config: &RunConfig, run: &Path) -> Result<()> {
     let path = run.join("config.toml");
@@ -378,12 +392,11 @@ impl Log {
     /// A grid of fixed seeds with the averaged weights.
     fn grid(&mut self, setup: &Setup, state: &State, run: &Path) -> Result<()> {
         let meta = setup.meta()?;
-        if meta.samplers.is_empty() || meta.image.height == 1 {
+        if !draws_grids(&meta) {
             return Ok(());
         }
-        let (count, c) = (setup.config.log.grid_images, &setup.config.log);
-        let steps = (meta.samplers[0].steps != [1]).then_some(c.grid_steps);
-        let program = meta.draw_program(None, steps, None)?;
+        let count = setup.config.log.grid_images;
+        let program = meta.draw_program(None, grid_steps(&meta, &setup.config.log), None)?;
         let labels = crate::sample::labels(&meta, crate::sample::Labels::Each, count);
         let nets = setup.method.drawn(&setup.specs[0].exec, &state.nets[0].ema);
         let nets = nets.into_iter().map(|(exec, theta)| limbeck_shared::cpu::Net::with_exec(exec, theta)).collect::<Result<Vec<_>, _>>()?;

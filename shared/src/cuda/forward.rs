@@ -75,7 +75,14 @@ impl Engine {
     ///
     /// # Errors
     /// If an argument does not fit the network, or the card refuses.
-    pub fn forward(&self, exec: &Exec, theta: Theta<'_>, x: CudaSlice<f32>, asked: Asked<'_>, keep: bool) -> Result<(CudaSlice<f32>, Tape)> {
+    pub fn forward(
+        &self,
+        exec: &Exec,
+        theta: Theta<'_>,
+        x: CudaSlice<f32>,
+        asked: Asked<'_>,
+        keep: bool,
+    ) -> Result<(CudaSlice<f32>, Tape)> {
         let graph = theta.graph;
         asked.check(graph)?;
         let upload = |v: &[u32]| self.stream.clone_htod(v).map_err(Error::wrap);

@@ -55,7 +55,14 @@ impl Heads {
 
 impl Engine {
     /// `y [n, out] = x [n, in] w^T`, without the bias.
-    pub(super) fn linear(&self, theta: Theta<'_>, weight: usize, x: &CudaSlice<f32>, [n, of, out]: [usize; 3], y: &mut CudaSlice<f32>) -> Result<()> {
+    pub(super) fn linear(
+        &self,
+        theta: Theta<'_>,
+        weight: usize,
+        x: &CudaSlice<f32>,
+        [n, of, out]: [usize; 3],
+        y: &mut CudaSlice<f32>,
+    ) -> Result<()> {
         let c = config(T, N, Sizes { m: out, n, k: of }, 1.0, false);
         // SAFETY: the slices hold the products' sizes.
         unsafe { self.blas.gemm(c, &theta.part(weight), x, y) }.map_err(Error::wrap)

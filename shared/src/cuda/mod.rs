@@ -13,7 +13,9 @@ use crate::cpu::Precision;
 use crate::graph::Graph;
 use candle_core::cuda_backend::cudarc::cublas::CudaBlas;
 use candle_core::cuda_backend::cudarc::cudnn::Cudnn;
-use candle_core::cuda_backend::cudarc::driver::{self, CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, DevicePtr, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{
+    self, CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, DevicePtr, PushKernelArg,
+};
 use candle_core::cuda_backend::cudarc::nvrtc;
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{CudaStorage, Error, Layout, Result};

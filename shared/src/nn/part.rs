@@ -24,7 +24,10 @@ impl Part {
         for (i, &element) in index.iter().enumerate() {
             match inverse.get_mut(element) {
                 Some(place) if *place as usize == index.len() => *place = i as u32,
-                found => candle_core::bail!("part: found element {element} {}, expected each of {of} at most once", if found.is_some() { "twice" } else { "of none" }),
+                found => candle_core::bail!(
+                    "part: found element {element} {}, expected each of {of} at most once",
+                    if found.is_some() { "twice" } else { "of none" }
+                ),
             }
         }
         let list: Vec<u32> = index.iter().map(|&i| i as u32).collect();

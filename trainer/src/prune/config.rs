@@ -76,6 +76,8 @@ pub enum Grouping {
     Snr,
     /// Cut where gradients of the base's loss differ.
     Gradient,
+    /// A group for each step of a student of a few steps.
+    Steps,
 }
 
 /// Which groups need the larger networks.

@@ -8,8 +8,8 @@ use limbeck_shared::schedule::Schedule;
 pub const SKETCH: usize = 4096;
 
 /// `n` ranges of uniform time, the noisiest first, that together are [0, 1]. Cutting by gradients needs `similarity` of reference
-/// levels that divide [0, 1] evenly, the cleanest first ([`cut`]).
-pub fn ranges(grouping: Grouping, schedule: &Schedule, span: [f64; 2], n: usize, similarity: &[Vec<f64>]) -> Vec<[f64; 2]> {
+/// levels that divide [0, 1] evenly, the cleanest first ([`cut`]); cutting between a student's steps needs `steps`, the noisiest first.
+pub fn ranges(grouping: Grouping, schedule: &Schedule, span: [f64; 2], n: usize, similarity: &[Vec<f64>], steps: &[f64]) -> Vec<[f64; 2]> {
     let inner: Vec<f64> = match grouping {
         Grouping::Equal => (1..n).map(|i| i as f64 / n as f64).collect(),
         Grouping::Snr => {
@@ -17,6 +17,7 @@ pub fn ranges(grouping: Grouping, schedule: &Schedule, span: [f64; 2], n: usize,
             let time = |db: f64| schedule.time_of_ratio(10f64.powf(-db / 20.0));
             (1..n).map(|i| schedule.uniform_of(time(db[0] + (db[1] - db[0]) * i as f64 / n as f64))).collect()
         }
+        Grouping::Steps => steps.windows(2).rev().map(|s| (s[0] + s[1]) / 2.0).collect(),
         Grouping::Gradient => cut(similarity, n).into_iter().map(|i| i as f64 / similarity.len() as f64).collect(),
     };
     let ends: Vec<f64> = std::iter::once(0.0).chain(inner).chain([1.0]).collect();

@@ -11,7 +11,7 @@ use crate::data::{self, Dataset, Split};
 use crate::device::device;
 use crate::export;
 use crate::log::write_whole;
-use crate::method::tdc::{self, GroupConfig, TdcConfig, check_base, span};
+use crate::method::tdc::{self, GroupConfig, TdcConfig, check_base, span, steps};
 use crate::train::{self, Outcome, Setup};
 use anyhow::{Context, Result, bail};
 use limbeck_shared::bundle::Bundle;
@@ -108,7 +108,12 @@ impl<'a> Base<'a> {
         } else {
             vec![]
         };
-        let ranges = groups::ranges(c.grouping, schedule, span(schedule), c.groups, &similarity);
+        let steps = steps(&self.bundle.meta);
+        if c.grouping == Grouping::Steps && steps.len() != c.groups {
+            let found = if steps.is_empty() { "a diffusion model".into() } else { format!("a student of {} steps", steps.len()) };
+            bail!("`grouping`: found steps for {found} and {} groups, expected a student and a group for each of its steps", c.groups);
+        }
+        let ranges = groups::ranges(c.grouping, schedule, span(schedule), c.groups, &similarity, &steps);
         let importance =
             ranges.iter().map(|&range| taylor(&self.bundle.graphs[0], &self.bundle.thetas[0], &self.gradient(&exec, range, c.probe)?));
         let importance: Vec<Vec<Vec<f64>>> = importance.collect::<Result<_>>()?;

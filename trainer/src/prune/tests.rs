@@ -165,17 +165,20 @@ fn cuts_lie_where_gradients_change() {
     let s: Vec<Vec<f64>> = (0..32).map(|i| (0..32).map(|j| if group(i) == group(j) { 0.9 } else { 0.1 }).collect()).collect();
     assert_eq!(groups::cut(&s, 4), edges[1..4]);
     assert!(groups::cut(&s, 1).is_empty());
-    let ranges = groups::ranges(Grouping::Gradient, &DDPM, [0.001, 1.0], 4, &s);
+    let ranges = groups::ranges(Grouping::Gradient, &DDPM, [0.001, 1.0], 4, &s, &[]);
     assert_eq!(ranges, [[25.0 / 32.0, 1.0], [17.0 / 32.0, 25.0 / 32.0], [6.0 / 32.0, 17.0 / 32.0], [0.0, 6.0 / 32.0]]);
 }
 
 #[test]
 fn groups_of_equal_parts() {
-    assert_eq!(groups::ranges(Grouping::Equal, &DDPM, [0.001, 1.0], 2, &[]), [[0.5, 1.0], [0.0, 0.5]]);
-    let snr = groups::ranges(Grouping::Snr, &DDPM, [0.001, 1.0], 4, &[]);
+    assert_eq!(groups::ranges(Grouping::Equal, &DDPM, [0.001, 1.0], 2, &[], &[]), [[0.5, 1.0], [0.0, 0.5]]);
+    let snr = groups::ranges(Grouping::Snr, &DDPM, [0.001, 1.0], 4, &[], &[]);
     let edges: Vec<f64> = snr[..3].iter().map(|r| DDPM.snr_db(r[0])).collect();
     let step = (40.0 + 43.94) / 4.0;
     close(&edges, &[40.0 - 3.0 * step, 40.0 - 2.0 * step, 40.0 - step], 0.02);
+    // Halfway between the steps of a student.
+    let steps = groups::ranges(Grouping::Steps, &DDPM, [0.001, 1.0], 3, &[], &[0.6, 0.4, 0.2]);
+    close(&steps.concat(), &[0.5, 1.0, 0.3, 0.5, 0.0, 0.3], 1e-12);
     assert_eq!(groups::ranks(&[0.3, 0.1, 0.3, 0.2]), [2, 0, 3, 1]);
 }
 

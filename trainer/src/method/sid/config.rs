@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Settings of SiD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct SidConfig {
     pub guidance_levels: Option<[f64; 2]>,
     /// Probability that the fake score trains without the label; used where it is asked without one.
     pub label_dropout: f64,
+    /// A student of the same teacher whose weights the generator begins with, such as one of fewer steps; none: the teacher's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
     /// The term on real images; none: no image is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversarial: Option<Adversarial>,
@@ -69,6 +73,7 @@ impl Default for SidConfig {
             guidance: Guidance::None,
             guidance_levels: None,
             label_dropout: 0.1,
+            start: None,
             adversarial: None,
         }
     }

@@ -36,6 +36,7 @@ use limbeck_shared::nn::Network;
 use limbeck_shared::program::{self, Sampler};
 use limbeck_shared::rng::{self, Stream};
 use limbeck_shared::schedule::Schedule;
+use std::path::Path;
 use std::sync::Arc;
 
 mod config;
@@ -57,7 +58,10 @@ pub struct Sid {
     fake: Arc<Exec>,
     /// The fake score's first half.
     encoder: Option<Arc<Exec>>,
+    /// The teacher's weights, which the fake score begins with.
     start: Vec<f32>,
+    /// The generator's, if others.
+    student: Option<Vec<f32>>,
 }
 
 /// Numbers of one of the two phases: each draws its own.
@@ -116,6 +120,7 @@ impl Sid {
             fake: exec()?,
             encoder,
             start: teacher.thetas[0].clone(),
+            student: config.start.as_deref().map(|file| student(file, teacher)).transpose()?,
         })
     }
 
@@ -274,6 +279,21 @@ impl Sid {
     }
 }
 
+/// The weights of a student of this teacher.
+fn student(file: &Path, teacher: &Bundle) -> Result<Vec<f32>> {
+    let bundle = crate::train::read_bundle(file).context("`method.start`")?;
+    let of = bundle.meta.training.teacher_sha256.as_deref();
+    if of != Some(&teacher.sha256) || bundle.graphs != teacher.graphs {
+        bail!(
+            "`method.start`: found `{}`, a student of {}, expected one of the teacher {} and of its network",
+            bundle.meta.name,
+            of.unwrap_or("none"),
+            teacher.sha256
+        );
+    }
+    Ok(bundle.thetas[0].clone())
+}
+
 /// The parts of the generator's loss.
 struct Terms {
     per_pixel: Tensor,
@@ -285,8 +305,9 @@ struct Terms {
 
 impl Method for Sid {
     fn networks(&self, _seed: u64) -> Result<Vec<NetSpec>> {
-        let net = |name, exec: &Arc<Exec>, averaged| NetSpec { name, exec: exec.clone(), theta: self.start.clone(), averaged };
-        Ok(vec![net("generator", &self.generator, true), net("fake_score", &self.fake, false)])
+        let begin = self.student.as_ref().unwrap_or(&self.start);
+        let net = |name, exec: &Arc<Exec>, theta: &[f32], averaged| NetSpec { name, exec: exec.clone(), theta: theta.to_vec(), averaged };
+        Ok(vec![net("generator", &self.generator, begin, true), net("fake_score", &self.fake, &self.start, false)])
     }
 
     fn phases(&self) -> usize {

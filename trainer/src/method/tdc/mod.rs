@@ -33,7 +33,7 @@ use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::graph::prune::{self, Pruned, select};
 use limbeck_shared::nn::Network;
 use limbeck_shared::nn::part::Part as Gather;
-use limbeck_shared::program::Router;
+use limbeck_shared::program::{Router, Sampler};
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
 use std::sync::Arc;
@@ -127,6 +127,16 @@ pub struct Tdc {
     nets: Vec<usize>,
     exec: Arc<Exec>,
     start: Vec<f32>,
+    /// The uniform times of a student's steps ([`steps`]).
+    steps: Vec<f64>,
+}
+
+/// The uniform times at which a student of a few re-noised steps is asked, the noisiest first; none for a diffusion model.
+pub fn steps(base: &Meta) -> Vec<f64> {
+    let sampler = base.samplers.iter().find(|s| s.sampler == Sampler::Renoise);
+    let (Some(init), Some(sampler)) = (base.init_time, sampler) else { return vec![] };
+    let count = sampler.default_steps;
+    (0..count).map(|k| base.schedule.uniform_of(init) * (1.0 - k as f64 / count as f64)).collect()
 }
 
 impl Tdc {
@@ -137,6 +147,10 @@ impl Tdc {
     pub fn new(config: &TdcConfig, base: &Bundle, name: &str, seed: u64, precision: Precision) -> Result<Tdc> {
         check_base(base)?;
         check(config)?;
+        let steps = steps(&base.meta);
+        if !steps.is_empty() && config.target == Target::Data {
+            bail!("`method.target`: found data for `{}`, a student of {} steps, expected base: its answers", base.meta.name, steps.len());
+        }
         let network = &base.meta.networks[0];
         let weights = if config.scratch { base.graphs[0].init(seed) } else { base.thetas[0].clone() };
         let pruned = config.groups.iter().map(|g| prune::prune(network, &g.kept)).collect::<limbeck_shared::Result<Vec<_>>>()?;
@@ -167,11 +181,16 @@ impl Tdc {
             nets,
             exec: Arc::new(Exec::with_precision(graph, precision)?),
             start,
+            steps,
         })
     }
 
-    /// The training time of a group at `u` in [0, 1): uniform over its range and the overlap.
+    /// The training time of a group at `u` in [0, 1): uniform over its range and the overlap, or over its steps of a student.
     fn time(&self, range: [f64; 2], u: f64) -> f64 {
+        let inside: Vec<f64> = self.steps.iter().copied().filter(|&s| range[0] <= s && s < range[1]).collect();
+        if !inside.is_empty() {
+            return self.base.schedule.at_uniform(inside[((u * inside.len() as f64) as usize).min(inside.len() - 1)]);
+        }
         let [low, high] = span(&self.base.schedule);
         let [a, b] = [(range[0] - self.config.overlap).max(low), (range[1] + self.config.overlap).min(high)];
         self.base.schedule.at_uniform(a + u * (b - a))
@@ -216,8 +235,14 @@ impl Method for Tdc {
                 continue;
             }
             let t: Vec<f64> = rows.iter().map(|&i| self.time(part.range, u[i])).collect();
+            let mut x0 = pick(&real.x, &rows);
+            if self.steps.first().is_some_and(|&first| part.range[0] <= first && first < part.range[1]) {
+                // A student's first step is asked about noise alone.
+                let first = self.base.schedule.at_uniform(self.steps[0]);
+                x0.chunks_exact_mut(len).zip(&t).filter(|(_, t)| **t == first).for_each(|(x0, _)| x0.fill(0.0));
+            }
             let labels = if part.exec.graph().classes > 0 { rows.iter().map(|&i| label(i)).collect() } else { vec![] };
-            let mut questions = Questions::new(&self.base.spec(), shape, &pick(&real.x, &rows), &pick(&eps, &rows), &t, labels)?;
+            let mut questions = Questions::new(&self.base.spec(), shape, &x0, &pick(&eps, &rows), &t, labels)?;
             if let Some(base) = &self.answers {
                 questions = questions.answered_by(base)?;
             }

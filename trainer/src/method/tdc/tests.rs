@@ -7,6 +7,7 @@ use limbeck_shared::cpu::Precision;
 use limbeck_shared::denoiser::Parameterization;
 use limbeck_shared::graph::Graph;
 use limbeck_shared::graph::prune::{Kept, blocks};
+use limbeck_shared::program::Instr;
 use limbeck_shared::rng;
 
 /// The shipped teacher's network with random weights, as a bundle.
@@ -60,6 +61,43 @@ fn groups_start_as_the_base_and_share_its_kernels() {
     assert!((1.1..1.5).contains(&ratio), "a routed bundle of {ratio} times the base's size");
     assert_eq!(meta.router.unwrap().nets, [3, 2, 1, 0]);
     assert_eq!(meta.training.teacher_sha256, Some(base.sha256));
+}
+
+/// The same weights as a student of four re-noised steps.
+fn student() -> Bundle {
+    let base = base();
+    let sampler = limbeck_shared::bundle::SamplerSpec { sampler: Sampler::Renoise, steps: vec![1, 2, 4], default_steps: 4 };
+    let meta = Meta { init_time: Some(2.515_22), samplers: vec![sampler], guidance: None, ..base.meta };
+    bundle::read(&bundle::write(&meta, &base.thetas).unwrap()).unwrap()
+}
+
+#[test]
+fn a_students_groups_learn_at_its_steps() {
+    let student = student();
+    assert!(steps(&base().meta).is_empty());
+    // sigma = 2.51522 is the uniform time 0.5 on the grid of rho = 7.
+    let times = steps(&student.meta);
+    for (found, expected) in times.iter().zip([0.5, 0.375, 0.25, 0.125]) {
+        assert!((found - expected).abs() < 1e-5, "{times:?}");
+    }
+    let mut config = config(&student.graphs[0], 1, true);
+    let e = Tdc::new(&config, &student, "routed", 0, Precision::F32).err().unwrap().to_string();
+    assert!(e.contains("student of 4 steps, expected base"), "{e}");
+    config.target = Target::Base;
+    for (group, range) in config.groups.iter_mut().zip([[0.4375, 1.0], [0.3125, 0.4375], [0.1875, 0.3125], [0.0, 0.1875]]) {
+        group.range = range;
+    }
+    let routed = method(&student, &config);
+    for (group, step) in config.groups.iter().zip(&times) {
+        for u in [0.0, 0.5, 0.999] {
+            assert_eq!(routed.time(group.range, u), student.meta.schedule.at_uniform(*step));
+        }
+    }
+    // Each step's call names its group's network.
+    let program = routed.meta(None).unwrap().draw_program(None, Some(4), None).unwrap();
+    let net = |i: &Instr| if let Instr::Eval(e) = i { Some(e.net) } else { None };
+    let nets: Vec<usize> = program.instrs.iter().filter_map(net).collect();
+    assert_eq!(nets, [3, 2, 1, 0], "the widest network is the file's first");
 }
 
 #[test]

@@ -55,6 +55,25 @@ fn pass<'a>(images: std::ops::Range<u64>, nets: &'a [Network]) -> Pass<'a> {
 }
 
 #[test]
+fn a_generator_may_start_as_another_student() {
+    let one = sid(&SidConfig::default());
+    let theta = moved(&one, 1);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bundle::write(&one.meta(None).unwrap(), std::slice::from_ref(&theta)).unwrap()).unwrap();
+    let four = |file: &std::path::Path| {
+        Sid::new(&SidConfig { steps: 4, start: Some(file.into()), ..Default::default() }, &teacher(), "student", Precision::F32)
+    };
+    let written = crate::train::read_bundle(file.path()).unwrap().thetas[0].clone();
+    let nets = four(file.path()).unwrap().networks(0).unwrap();
+    assert_eq!((&nets[0].theta, &nets[1].theta), (&written, &teacher().thetas[0]), "the generator's, the fake score's");
+    // The teacher is no student of itself.
+    std::fs::write(file.path(), bundle::write(&teacher().meta, &[theta]).unwrap()).unwrap();
+    let e = four(file.path()).err().unwrap().to_string();
+    assert!(e.contains("`method.start`: found `teacher`, a student of none"), "{e}");
+    assert!(format!("{:#}", four("nowhere".as_ref()).err().unwrap()).contains("`method.start`"));
+}
+
+#[test]
 fn levels_fall_linearly_in_the_grids_time() {
     for (steps, expected) in [(1, &[2.5][..]), (2, &[2.5, 0.1690]), (3, &[2.5, 0.4676, 0.0514]), (4, &[2.5, 0.7394, 0.1690, 0.0260])] {
         let s = sid(&SidConfig { steps, ..Default::default() });
