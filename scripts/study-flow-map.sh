@@ -3,16 +3,20 @@
 #
 # Trains every arm, draws 200,000 points in 1, 2, 4, 8 and 16 steps and measures them; what is done already is not done again.
 # The table goes to the screen and to runs/study-flow-map/table.txt, the plot to docs/flow-map-toys.svg. Then what an image off the
-# diagonal costs for each condition, against one on it, on the Fashion-MNIST network without a teacher.
+# diagonal costs for each condition, against one on it, on the Fashion-MNIST network without a teacher. LIMBECK=FILE takes a built binary,
+# ARMS="NAME ..." trains and measures some arms alone, SET="KEY=VALUE ..." other settings for all.
 #   scripts/study-flow-map.sh [POINTS]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 points=${1:-8000000}
 out=runs/study-flow-map
 mkdir -p "$out"
-begin "build"
-cargo build --locked --release -p limbeck
-limbeck=$target/release/limbeck
+limbeck=${LIMBECK:-}
+if [ -z "$limbeck" ]; then
+    begin "build"
+    cargo build --locked --release -p limbeck
+    limbeck=$target/release/limbeck
+fi
 
 # arm NAME [KEY=VALUE]...; drawn in $steps_of steps
 panels=()
@@ -20,9 +24,10 @@ steps_of='1 2 4 8 16'
 arm() {
     local name=$1 set=() cells=()
     shift
-    for item in "images=$points" "$@"; do set+=(--set "$item"); done
+    [ -z "${ARMS:-}" ] || [[ " $ARMS " == *" $name "* ]] || return 0
+    for item in "images=$points" ${SET:-} "$@"; do set+=(--set "$item"); done
     begin "$name"
-    "$limbeck" train toy-flow-map --run "$out/$name" "${set[@]}"
+    [ -s "$out/$name.safetensors" ] || "$limbeck" train toy-flow-map --run "$out/$name" "${set[@]}"
     [ -s "$out/$name.safetensors" ] || "$limbeck" export --run "$out/$name" --out "$out/$name.safetensors"
     for steps in $steps_of; do
         local file=$out/$name-$steps.npy
@@ -38,12 +43,13 @@ arm LSD method.condition=lsd
 arm ESD method.condition=esd
 arm PSD-U method.condition=psd_u
 arm PSD-M method.condition=psd_m
-node scripts/points.mjs plot docs/flow-map-toys.svg 3 "${panels[@]}"
+[ -n "${ARMS:-}" ] || node scripts/points.mjs plot docs/flow-map-toys.svg 3 "${panels[@]}"
 arm MeanFlow method.condition=mean_flow
 arm shortcut method.condition=shortcut
 # It jumps to the end alone.
 steps_of=1
 arm consistency method.condition=consistency
+[ -z "${ARMS:-}" ] || exit 0
 {
     echo "| condition | 1 step | 2 | 4 | 8 | 16 |"
     echo "|---|---|---|---|---|---|"
@@ -57,7 +63,7 @@ begin "cost of an image off the diagonal"
 seconds() {
     local run=$out/cost-$1 set=()
     shift
-    for item in images=1280 log.grid=1280 log.stats=1280 method.distill=false "$@"; do set+=(--set "$item"); done
+    for item in images=1280 batch=64 precision=bf16x3 log.grid=1280 log.stats=1280 method.distill=false method.guidance=1.0 "$@"; do set+=(--set "$item"); done
     rm -rf "$run"
     "$limbeck" train fashion-flow-map --run "$run" "${set[@]}" 2>/dev/null
     node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8").trim().split("\n").at(-1)).seconds)' "$run/stats.jsonl"

@@ -3,49 +3,73 @@
 #
 # Trains every arm from the shipped teacher, exports and evaluates it; what is done already is not done again. Needs the
 # Fashion-MNIST files for the evaluation and for the adversarial arms only. Rows go to the screen and to runs/study-sid/table.txt.
-# The four-step arm's snapshots give docs/sid-images.svg, fd against images seen.
-#   scripts/study-sid.sh [IMAGES] [SAMPLES]
+# The snapshots of one run of one step and one of four give docs/sid-images.svg, fd against images seen. LIMBECK=FILE takes a built
+# binary, DEVICE=cuda a card, ARMS="NAME ..." trains and evaluates some arms alone.
+#   scripts/study-sid.sh [IMAGES] [SAMPLES] [IMAGES OF THE LONG RUNS]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-images=${1:-100000}
+images=${1:-160000}
 samples=${2:-5000}
+long=${3:-500000}
 out=runs/study-sid
 mkdir -p "$out"
-begin "build"
-cargo build --locked --release -p limbeck
-limbeck=$target/release/limbeck
+limbeck=${LIMBECK:-}
+if [ -z "$limbeck" ]; then
+    begin "build"
+    cargo build --locked --release -p limbeck
+    limbeck=$target/release/limbeck
+fi
+
+# measured MODEL STEPS: the file of its figures
+measured() {
+    local figures=${1%.safetensors}-$2.json
+    [ -s "$figures" ] || { "$limbeck" eval --model "$1" --steps "$2" --count "$samples" --precision bf16x3 >"$figures.tmp" && mv "$figures.tmp" "$figures"; }
+    printf '%s' "$figures"
+}
+
+# train NAME [KEY=VALUE]...: leaves runs/study-sid/NAME.safetensors
+train() {
+    local name=$1 set=()
+    shift
+    [ -s "$out/$name.safetensors" ] && return 0
+    for item in log.state="$images" log.grid=10000000 "$@"; do set+=(--set "$item"); done
+    "$limbeck" train fashion-sid-one --device "${DEVICE:-cpu}" --run "$out/$name" "${set[@]}"
+    "$limbeck" export --run "$out/$name" --out "$out/$name.safetensors"
+}
 
 # arm NAME "STEPS TO EVALUATE" [KEY=VALUE]...
 arm() {
-    local name=$1 steps=$2 run=$out/$1 model=$out/$1.safetensors set=()
+    local name=$1 steps=$2
     shift 2
-    for item in "images=$images" "log.grid=$images" "$@"; do set+=(--set "$item"); done
+    [ -z "${ARMS:-}" ] || [[ " $ARMS " == *" $name "* ]] || return 0
     begin "$name"
-    "$limbeck" train fashion-sid --run "$run" "${set[@]}"
-    [ -s "$model" ] || "$limbeck" export --run "$run" --out "$model"
+    # The comparison is without the preset's guidance, from the teacher's weights.
+    train "$name" images="$images" batch=128 ema.half_life=10000 method.guidance='"none"' log.snapshot=0 log.grid_steps=1 "$@"
     for k in $steps; do
-        local figures=$out/$name-$k.json
-        [ -s "$figures" ] || { "$limbeck" eval --model "$model" --steps "$k" --count "$samples" >"$figures.tmp" && mv "$figures.tmp" "$figures"; }
         node -e '
             const [f] = JSON.parse(require("fs").readFileSync(process.argv[3]));
             const cells = [process.argv[1], process.argv[2], f.fd.toFixed(3), (100 * f.accuracy).toFixed(1) + " %", f.entropy.toFixed(3)];
             console.log("| " + cells.join(" | ") + " |");
-        ' "$name" "$k" "$figures" | tee -a "$out/rows.tmp"
+        ' "$name" "$k" "$(measured "$out/$name.safetensors" "$k")" | tee -a "$out/rows.tmp"
     done
 }
 
 rm -f "$out/rows.tmp"
-real='method.adversarial={weight=0.01,freeze=10000,begin=20000'
+real="method.adversarial={weight=0.01,freeze=$((images / 8)),begin=$((images / 4))"
+guided=('method.guidance={kappas=[1.0,1.0,1.0,1.7]}' 'method.guidance_levels=[0.3,2.0]')
+data='data={kind="fashion-mnist"}'
 arm one-step "1" method.steps=1
 arm two-steps "1 2" method.steps=2
 arm four-steps "1 2 4" method.steps=4
 arm alpha-1.0 "1" method.steps=1 method.alpha=1.0
 arm detached "1" method.steps=1 method.detached=true
+arm guided "1" method.steps=1 "${guided[@]}"
 arm lsg "1" method.steps=1 'method.guidance={lsg=1.5}'
 arm zero-cfg "1" method.steps=1 'method.guidance="zero_cfg"'
 arm anti-cfg "1" method.steps=1 'method.guidance={anti_cfg=1.0}'
-arm real-500 "1" method.steps=1 method.alpha=1.0 "$real,images=500}" 'data={kind="fashion-mnist"}'
-arm real-all "1" method.steps=1 method.alpha=1.0 "$real}" 'data={kind="fashion-mnist"}'
+arm real-500 "1" method.steps=1 method.alpha=1.0 "$real,images=500}" "$data"
+arm real-all "1" method.steps=1 method.alpha=1.0 "$real}" "$data"
+[ -z "${ARMS:-}" ] || exit 0
 {
     echo "| arm | steps | fd | named right | class entropy |"
     echo "|---|---|---|---|---|"
@@ -55,20 +79,19 @@ rm -f "$out/rows.tmp"
 cat "$out/table.txt"
 
 begin "fd against images seen"
-# figure MODEL STEPS: its fd
-figure() {
-    local figures=${1%.safetensors}-$2.json
-    [ -s "$figures" ] || { "$limbeck" eval --model "$1" --steps "$2" --count "$samples" >"$figures.tmp" && mv "$figures.tmp" "$figures"; }
-    node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1]))[0].fd)' "$figures"
-}
-curves=()
-for k in 1 2 4; do
-    line=
-    for model in "$out"/four-steps/model-*.safetensors; do
+train long-one images="$long" batch=256 method.steps=1 ema.half_life=20000 log.snapshot=50000 "${guided[@]}"
+train long-four images=$((2 * long)) batch=256 method.steps=4 ema.half_life=30000 log.snapshot=100000 "${guided[@]}"
+# line RUN STEPS: its snapshots' fd
+line() {
+    local model seen
+    for model in "$out/$1"/model-*.safetensors; do
         seen=$(basename "$model" .safetensors)
-        line+=,$((10#${seen#model-})):$(figure "$model" "$k")
-    done
-    curves+=("$k step$([ "$k" = 1 ] || echo s)=${line#,}")
+        printf ',%d:%s' "$((10#${seen#model-}))" "$(node -p 'JSON.parse(require("fs").readFileSync(process.argv[1]))[0].fd' "$(measured "$model" "$2")")"
+    done | sed 's/^,//'
+}
+curves=("one step=$(line long-one 1)")
+for k in 1 2 4; do
+    curves+=("trained for four, $k step$([ "$k" = 1 ] || echo s)=$(line long-four "$k")")
 done
 teacher=$("$limbeck" info --json models/fashion-teacher.safetensors | node -e '
     const { evaluation } = JSON.parse(require("fs").readFileSync(0)).training;

@@ -19,8 +19,8 @@ fn distilling_opens_no_data_set() {
         ("fashion-boot", vec![]),
         ("fashion-boot", vec![absent.as_str()]),
         ("fashion-boot", vec!["method.boundary=0.5", "method.guidance=[1.0, 3.0]", "method.solver=heun"]),
-        ("fashion-sid", vec![]),
-        ("fashion-sid", vec![absent.as_str(), "method.steps=2", "method.matching=per_image", "method.guidance={lsg=2.0}"]),
+        ("fashion-sid-one", vec![]),
+        ("fashion-sid-one", vec![absent.as_str(), "method.steps=2", "method.matching=per_image", "method.guidance={lsg=2.0}"]),
     ];
     for (preset, more) in runs {
         let setup = Setup::new(config::resolve(preset, &overrides(&more)).unwrap()).unwrap();
@@ -47,7 +47,7 @@ fn a_run_without_any_data_set_finishes() {
     write_model(Kind::Teacher, folder.path(), "teacher");
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    for preset in ["fashion-boot", "fashion-sid"] {
+    for preset in ["fashion-boot", "fashion-sid-one"] {
         let args =
             ["train", preset, "--teacher", "teacher.safetensors", "--set", "batch=4", "--set", "images=12", "--set", "log.snapshot=8"];
         let ended = command(folder.path(), &args).env("LIMBECK_DATA", &empty).output().unwrap();

@@ -241,6 +241,7 @@ presets!(
     "fashion-boot",
     "fashion-boot-demo",
     "fashion-sid",
+    "fashion-sid-one",
     "fashion-flow-map",
     "fashion-continual",
     "continual",
