@@ -22,6 +22,7 @@ pub mod prune;
 pub mod publish;
 pub mod resident;
 pub mod sample;
+pub mod step;
 pub mod train;
 
 /// Keeps freed memory mapped: a training step frees and takes the same large buffers again and again, and returning them to

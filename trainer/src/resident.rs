@@ -8,10 +8,13 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use limbeck_shared::nn::Network;
 
+/// Networks, and their gradients `[param_count]`.
+pub type Gradients = Vec<(usize, Tensor)>;
+
 /// What an iteration's phase changes the weights by.
 pub struct Update {
-    /// Networks, and their gradients `[param_count]`.
-    pub gradients: Vec<(usize, Tensor)>,
+    /// Of the networks that it trains.
+    pub gradients: Gradients,
     /// Learning rate.
     pub rate: f64,
     /// What the gradients are multiplied by first.

@@ -118,13 +118,13 @@ impl Network {
             [n, channels, height, width] if [channels, height, width] == [c, h, w] => n,
             ref dims => return Err(Error::call("image", format!("{dims:?}"), format!("[n, {c}, {h}, {w}]"))),
         };
-        if !self.theta.device().is_cpu() {
-            if dropout.is_some() && self.graph().nodes.iter().any(|node| matches!(node.op, Op::Dropout { .. })) {
-                return Err(Error::call("dropout", "a network that drops values on another device", "one on the CPU, or a rate of 0"));
-            }
-            if !cfg!(feature = "cudnn") || !self.theta.device().is_cuda() {
-                return self.composed(x, times, labels);
-            }
+        let device = self.theta.device();
+        if !device.is_cpu() && dropout.is_some() && self.graph().nodes.iter().any(|node| matches!(node.op, Op::Dropout { .. })) {
+            return Err(Error::call("dropout", "a network that drops values on another device", "one on the CPU, or a rate of 0"));
+        }
+        let whole = device.is_cpu() || cfg!(feature = "cudnn") && device.is_cuda();
+        if !whole {
+            return self.composed(x, times, labels);
         }
         let keep = match (self.theta.track_op(), x.track_op()) {
             (true, _) => Keep::ForAll,
@@ -243,6 +243,7 @@ impl CustomOp2 for NetworkOp {
     }
 
     fn bwd(&self, x: &Tensor, theta: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        #[allow(clippy::infallible_destructuring_match, reason = "builds without cuDNN know one kind of tape")]
         let tape = match self.take()? {
             Kept::Cpu(tape) => tape,
             #[cfg(feature = "cudnn")]
