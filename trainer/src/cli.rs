@@ -218,7 +218,7 @@ struct Eval {
     /// How convolutions multiply; bf16x3 keeps f32's digits and is faster where the processor has a tile unit
     #[arg(long, value_enum, default_value = "f32")]
     precision: config::Arithmetic,
-    /// Write the figures into the bundle's record
+    /// Write the figures into the bundle's record, and how far a routed model's networks are apart at their edges
     #[arg(long)]
     record: bool,
 }
@@ -299,6 +299,9 @@ fn run_train(a: Train) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Test images by which a routed model's neighbours are compared at their edges.
+const EDGE_IMAGES: usize = 512;
+
 fn run_prune(a: Prune) -> Result<ExitCode> {
     crate::device::choose(&a.device)?;
     let mut config = prune::config::resolve(a.config.as_deref(), &a.set)?;
@@ -373,7 +376,11 @@ fn run_eval(a: Eval) -> Result<ExitCode> {
                 reports.push(judge.model(&bundle, &request)?);
             }
             if a.record {
-                let figures = reports.iter().map(|r| Ok((r.key(), serde_json::to_value(r)?))).collect::<Result<Vec<_>>>()?;
+                let mut figures = reports.iter().map(|r| Ok((r.key(), serde_json::to_value(r)?))).collect::<Result<Vec<_>>>()?;
+                if bundle.meta.router.is_some() {
+                    let test = data::open(&data, data::Split::Test)?;
+                    figures.push(("edges".into(), prune::edges::measure(&bundle, &*test, EDGE_IMAGES, 0)?));
+                }
                 export::add_evaluation(model, figures)?;
             }
             reports

@@ -6,7 +6,7 @@
 
 pub mod budget;
 pub mod config;
-mod edges;
+pub mod edges;
 pub mod external;
 pub mod groups;
 pub mod policy;

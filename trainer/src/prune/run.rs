@@ -256,7 +256,7 @@ pub fn run(request: &Request) -> Result<Option<PathBuf>> {
     }
     train::export_run(&setup, &run, &out, &request.command)?;
     let routed = train::read_bundle(&out)?;
-    export::add_evaluation(&out, [("edges".into(), edges::measure(&routed, &*base.test, c)?)])?;
+    export::add_evaluation(&out, [("edges".into(), edges::measure(&routed, &*base.test, c.probe, c.seed)?)])?;
     Ok(Some(out))
 }
 
