@@ -2,9 +2,9 @@
 //!
 //! On the CPU a whole network is one candle operation ([`Network::forward`]): its forward and its backward pass are the CPU
 //! interpreter's, so losses are written in candle's tensors while activations, fusion and threads stay in [`crate::cpu`].
-//! On a CUDA card it is the same with [`crate::cuda`], in builds with cuDNN. Elsewhere ([`Network::composed`]) the graph is walked
-//! with candle's operations, convolutions with the gradient of [`conv`]. [`stock`] walks the same graph with candle's own operations on any device and in f64: the reference the fast path is
-//! checked against.
+//! On a CUDA card it is the same with the `cuda` module, in builds with cuDNN. Elsewhere ([`Network::composed`]) the graph is walked
+//! with candle's operations, convolutions with the gradient of [`conv`]. [`stock`] walks the same graph with candle's own operations
+//! on any device and in f64: the reference the fast path is checked against.
 
 pub mod conv;
 pub mod dual;
