@@ -44,7 +44,7 @@ arm() {
     [ -z "${ARMS:-}" ] || [[ " $ARMS " == *" $name "* ]] || return 0
     begin "$name"
     # The comparison is without the preset's guidance, from the teacher's weights.
-    train "$name" images="$images" batch=128 ema.half_life=10000 method.guidance='"none"' log.snapshot=0 log.grid_steps=1 "$@"
+    train "$name" images="$images" batch=128 ema.half_life=10000 method.guidance='"none"' log.snapshot=0 "$@"
     for k in $steps; do
         node -e '
             const [f] = JSON.parse(require("fs").readFileSync(process.argv[3]));

@@ -220,7 +220,7 @@ pub struct LogConfig {
     pub snapshot: u64,
     /// Images in a grid.
     pub grid_images: usize,
-    /// Sampling steps of the grid (methods of several steps).
+    /// Sampling steps of the grid; a student that has not so many takes its own number.
     pub grid_steps: usize,
 }
 

@@ -72,7 +72,7 @@ impl Setup {
             (_, false) => None,
         };
         let specs = method.networks(config.seed)?;
-        // What is drawn and written at the end is refused now, if at all.
+        // What cannot be drawn at the end is refused now.
         let meta = method.meta(data.as_deref())?;
         if draws_grids(&meta) {
             meta.draw_program(None, grid_steps(&meta, &config.log), None).context("`log.grid_steps`")?;
@@ -202,9 +202,10 @@ fn draws_grids(meta: &bundle::Meta) -> bool {
     !meta.samplers.is_empty() && meta.image.height > 1
 }
 
-/// Steps of the grids; the sampler's own for a student of one.
+/// Steps of the grids; none, which is the sampler's own number, for a student that has not so many.
 fn grid_steps(meta: &bundle::Meta, log: &LogConfig) -> Option<usize> {
-    (meta.samplers[0].steps != [1]).then_some(log.grid_steps)
+    let takes = &meta.samplers[0].steps;
+    (takes.is_empty() || takes.contains(&log.grid_steps)).then_some(log.grid_steps)
 }
 
 /// Saves the resolved configuration, or checks that the directory's is the same.
