@@ -43,8 +43,8 @@ arm() {
     shift 2
     [ -z "${ARMS:-}" ] || [[ " $ARMS " == *" $name "* ]] || return 0
     begin "$name"
-    # The comparison is without the preset's guidance, from the teacher's weights.
-    train "$name" images="$images" batch=128 ema.half_life=10000 method.guidance='"none"' log.snapshot=0 "$@"
+    # The comparison is without the preset's guidance, and guidance is at all levels unless an arm says otherwise.
+    train "$name" images="$images" batch=128 ema.half_life=10000 method.guidance='"none"' method.guidance_levels=[0.0,1000.0] log.snapshot=0 "$@"
     for k in $steps; do
         node -e '
             const [f] = JSON.parse(require("fs").readFileSync(process.argv[3]));
