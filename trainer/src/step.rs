@@ -7,6 +7,7 @@ use crate::optim;
 use crate::resident::{Gradients, Resident, Update};
 use crate::train::Setup;
 use anyhow::{Context, Result};
+use candle_core::{Storage, Tensor};
 use limbeck_shared::nn::Network;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -78,10 +79,7 @@ impl Setup {
             // One norm over all networks that this loss trains.
             let mut squares = 0.0;
             for (_, grad) in &gradients {
-                squares += match grad.device().is_cpu() {
-                    true => optim::norm(&grad.to_vec1::<f32>()?).powi(2),
-                    false => f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?),
-                };
+                squares += square(grad)?;
             }
             let norm = squares.sqrt();
             report.push((if phase == 0 { "loss" } else { "loss2" }, loss));
@@ -129,5 +127,14 @@ impl Setup {
             }
         }
         Ok((loss_sum, terms, total))
+    }
+}
+
+/// The squared norm of a gradient, where it lies: in f64 on the CPU, without a copy.
+fn square(grad: &Tensor) -> Result<f64> {
+    let (storage, layout) = grad.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(values), Some((start, end))) => Ok(optim::norm(&values.as_slice::<f32>()?[start..end]).powi(2)),
+        _ => Ok(f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?)),
     }
 }

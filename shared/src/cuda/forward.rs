@@ -5,6 +5,7 @@ use super::gemm::Heads;
 use super::{Arg, Engine, Theta, reduced, size};
 use crate::cpu::{Exec, time_features};
 use crate::graph::{Graph, Node, Op};
+use crate::nn::stock::{self, check_conditions};
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Error, Result, bail};
 use rayon::prelude::*;
@@ -31,25 +32,6 @@ pub struct Asked<'a> {
     pub times: &'a [f32],
     /// `[n]`, or empty.
     pub labels: &'a [u32],
-}
-
-impl Asked<'_> {
-    fn check(&self, graph: &Graph) -> Result<()> {
-        if self.times.len() != self.n * graph.times {
-            bail!("time inputs: found {}, expected {} for {} images", self.times.len(), self.n * graph.times, self.n);
-        }
-        if self.labels.len() != if graph.classes > 0 { self.n } else { 0 } {
-            bail!("labels: found {} for {} images of a network with {} classes", self.labels.len(), self.n, graph.classes);
-        }
-        if let Some(l) = self.labels.iter().find(|&&l| l as usize >= graph.classes) {
-            bail!("label: found {l}, expected 0 to {}", graph.classes - 1);
-        }
-        Ok(())
-    }
-
-    fn slot(&self, graph: &Graph, slot: usize) -> Vec<f32> {
-        self.times.iter().skip(slot).step_by(graph.times.max(1)).copied().collect()
-    }
 }
 
 /// A convolution's shape, and whether its input has to be framed first because the zeros around it are not alike.
@@ -84,9 +66,9 @@ impl Engine {
         keep: bool,
     ) -> Result<(CudaSlice<f32>, Tape)> {
         let graph = theta.graph;
-        asked.check(graph)?;
+        check_conditions(graph, asked.n, asked.times, asked.labels)?;
         let upload = |v: &[u32]| self.stream.clone_htod(v).map_err(Error::wrap);
-        let times = (0..graph.times).map(|slot| self.stream.clone_htod(&asked.slot(graph, slot)).map_err(Error::wrap));
+        let times = (0..graph.times).map(|slot| self.stream.clone_htod(&stock::slot(graph, asked.times, slot)).map_err(Error::wrap));
         let mut tape = Tape {
             n: asked.n,
             values: vec![None; graph.nodes.len()],
@@ -132,7 +114,7 @@ impl Engine {
                     None => vec![],
                     Some(&p) => self.stream.clone_dtoh(&theta.part(p)).map_err(Error::wrap)?,
                 };
-                let times = asked.slot(graph, *slot);
+                let times = stock::slot(graph, asked.times, *slot);
                 let mut rows = vec![0f32; n * dim];
                 rows.par_chunks_exact_mut(*dim).zip(&times).for_each(|(row, &t)| {
                     time_features(t, *dim, features, &frequencies, |i, v| row[i] = v);

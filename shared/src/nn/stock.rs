@@ -109,6 +109,28 @@ fn find<'a>(params: &'a Params, name: &str) -> Result<&'a Tensor> {
     params.get(name).ok_or_else(|| candle_core::Error::msg(format!("parameter `{name}` is missing")))
 }
 
+/// Checks that times and labels are those of `n` images.
+///
+/// # Errors
+/// Says how many were found, or which label is none.
+pub(crate) fn check_conditions(graph: &Graph, n: usize, times: &[f32], labels: &[u32]) -> Result<()> {
+    if times.len() != n * graph.times {
+        bail!("time inputs: found {}, expected {} for {n} images", times.len(), n * graph.times);
+    }
+    if labels.len() != if graph.classes > 0 { n } else { 0 } {
+        bail!("labels: found {} for {n} images of a network with {} classes", labels.len(), graph.classes);
+    }
+    if let Some(l) = labels.iter().find(|&&l| l as usize >= graph.classes) {
+        bail!("label: found {l}, expected 0 to {}", graph.classes - 1);
+    }
+    Ok(())
+}
+
+/// Time input `slot` of every image.
+pub(crate) fn slot(graph: &Graph, times: &[f32], slot: usize) -> Vec<f32> {
+    times.iter().skip(slot).step_by(graph.times.max(1)).copied().collect()
+}
+
 /// What all nodes of one call share.
 pub(super) struct Call<'a> {
     graph: &'a Graph,
@@ -139,15 +161,7 @@ impl<'a> Call<'a> {
             [n, channels, height, width] if [channels, height, width] == [c, h, w] => n,
             ref dims => bail!("image: found {dims:?}, expected [n, {c}, {h}, {w}]"),
         };
-        if times.len() != n * graph.times {
-            bail!("time inputs: found {}, expected {} for {n} images", times.len(), n * graph.times);
-        }
-        if labels.len() != if graph.classes > 0 { n } else { 0 } {
-            bail!("labels: found {} for {n} images of a network with {} classes", labels.len(), graph.classes);
-        }
-        if let Some(l) = labels.iter().find(|&&l| l as usize >= graph.classes) {
-            bail!("label: found {l}, expected 0 to {}", graph.classes - 1);
-        }
+        check_conditions(graph, n, times, labels)?;
         Ok(Call { graph, params, n, points: x.rank() == 2, times, labels, dtype: x.dtype(), device: x.device(), convolve })
     }
 
@@ -183,7 +197,7 @@ impl<'a> Call<'a> {
 
     /// Time input `slot` of every image.
     pub(super) fn slot(&self, slot: usize) -> Vec<f32> {
-        self.times.iter().skip(slot).step_by(self.graph.times.max(1)).copied().collect()
+        self::slot(self.graph, self.times, slot)
     }
 
     pub(super) fn node(&self, node: &Node, x: &[&Tensor]) -> Result<Tensor> {
