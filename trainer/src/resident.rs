@@ -78,9 +78,17 @@ impl Resident {
     ///
     /// # Errors
     /// If the specifications are of other networks.
-    pub fn networks(&self, specs: &[NetSpec]) -> Result<Vec<Network>> {
-        let nets = specs.iter().zip(&self.0).map(|(spec, net)| Network::trained_from(spec.exec.clone(), &net.theta));
-        Ok(nets.collect::<limbeck_shared::Result<_>>()?)
+    pub fn networks(&self, specs: &[NetSpec]) -> limbeck_shared::Result<Vec<Network>> {
+        specs.iter().zip(&self.0).map(|(spec, net)| Network::trained_from(spec.exec.clone(), &net.theta)).collect()
+    }
+
+    /// The first network with the average of its weights, frozen; none where no average is kept.
+    ///
+    /// # Errors
+    /// If the specification is of another network.
+    pub fn average(&self, spec: &NetSpec) -> limbeck_shared::Result<Option<Network>> {
+        let ema = self.0[0].ema.as_ref();
+        ema.map(|ema| Ok(Network::trained_from(spec.exec.clone(), ema)?.detached())).transpose()
     }
 
     /// One step of the optimiser on the networks that have a gradient.

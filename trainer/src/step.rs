@@ -15,6 +15,12 @@ use std::ops::Range;
 /// Named parts of a loss.
 type Terms = Vec<(&'static str, f64)>;
 
+/// The networks of an iteration's phase.
+struct Nets {
+    trained: Vec<Network>,
+    average: Option<Network>,
+}
+
 impl Setup {
     /// The state's weights on the device of the run; none on the CPU, whose memory the state is in, and with normalised weights.
     pub(crate) fn resident(&self, state: &State) -> Result<Option<Resident>> {
@@ -27,9 +33,11 @@ impl Setup {
     /// # Errors
     /// If a tensor operation fails.
     pub fn step(&self, state: &mut State) -> Result<Vec<(&'static str, f64)>> {
-        let nets = |state: &State| -> Result<Vec<Network>> {
+        let nets = |state: &State| -> limbeck_shared::Result<Nets> {
             let nets = self.specs.iter().zip(&state.nets);
-            Ok(nets.map(|(s, n)| Network::trained(s.exec.clone(), &n.theta, device())).collect::<limbeck_shared::Result<_>>()?)
+            let trained = nets.map(|(s, n)| Network::trained(s.exec.clone(), &n.theta, device())).collect::<Result<_, _>>()?;
+            let average = || Network::frozen(self.specs[0].exec.clone(), &state.nets[0].ema, device());
+            Ok(Nets { trained, average: self.method.reads_average().then(average).transpose()? })
         };
         let c = &self.config;
         self.iterate(state, nets, |state, update| {
@@ -57,7 +65,11 @@ impl Setup {
         let resident = RefCell::new(resident);
         self.iterate(
             state,
-            |_| resident.borrow().networks(&self.specs),
+            |_| {
+                let (resident, average) = (resident.borrow(), self.method.reads_average());
+                let average = average.then(|| resident.average(&self.specs[0])).transpose()?.flatten();
+                Ok(Nets { trained: resident.networks(&self.specs)?, average })
+            },
             |_, update| resident.borrow_mut().step(&self.config.optimizer, update),
         )
     }
@@ -66,7 +78,7 @@ impl Setup {
     fn iterate(
         &self,
         state: &mut State,
-        nets: impl Fn(&State) -> Result<Vec<Network>>,
+        nets: impl Fn(&State) -> limbeck_shared::Result<Nets>,
         mut apply: impl FnMut(&mut State, &Update) -> Result<()>,
     ) -> Result<Vec<(&'static str, f64)>> {
         let c = &self.config;
@@ -98,7 +110,7 @@ impl Setup {
     }
 
     /// Mean loss of a phase over images, its named parts, and the gradient of each network that it trains.
-    fn gradients(&self, phase: usize, nets: &[Network], images: Range<u64>) -> Result<(f64, Terms, Gradients)> {
+    fn gradients(&self, phase: usize, nets: &Nets, images: Range<u64>) -> Result<(f64, Terms, Gradients)> {
         let c = &self.config;
         let mut total: Gradients = vec![];
         let (mut loss_sum, mut terms): (f64, Terms) = (0.0, vec![]);
@@ -107,7 +119,14 @@ impl Setup {
             let range = at..(at + c.pass() as u64).min(images.end);
             let part = (range.end - range.start) as f64 / (images.end - images.start) as f64;
             at = range.end;
-            let pass = Pass { seed: c.seed, first: images.start, images: range, nets, data: self.data.as_deref() };
+            let pass = Pass {
+                seed: c.seed,
+                first: images.start,
+                images: range,
+                nets: &nets.trained,
+                average: nets.average.as_ref(),
+                data: self.data.as_deref(),
+            };
             let loss = self.method.loss(phase, &pass)?;
             let grads = loss.value.backward()?;
             loss_sum += part * f64::from(loss.value.to_scalar::<f32>()?);
@@ -118,7 +137,7 @@ impl Setup {
                 }
             }
             for net in loss.nets {
-                let grad = grads.get(nets[net].theta()).context("the loss does not depend on a network it trains")?;
+                let grad = grads.get(nets.trained[net].theta()).context("the loss does not depend on a network it trains")?;
                 let grad = if part == 1.0 { grad.clone() } else { (grad * part)? };
                 match total.iter_mut().find(|t| t.0 == net) {
                     Some((_, sum)) => *sum = (&*sum + grad)?,

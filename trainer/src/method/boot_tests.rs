@@ -234,7 +234,7 @@ fn the_student_starts_as_the_teacher_on_pure_noise() {
         // So the boundary loss begins at 0.
         let b = boot(&teacher(3, false), &BootConfig { boundary: 1.0, ..config(None) });
         let nets = [Network::trained(b.student.clone(), &b.start, &Device::Cpu).unwrap()];
-        let loss = b.loss(0, &Pass { seed: 0, first: 0, images: 0..64, nets: &nets, data: None }).unwrap();
+        let loss = b.loss(0, &Pass { seed: 0, first: 0, images: 0..64, nets: &nets, average: None, data: None }).unwrap();
         let term = |name| loss.terms.iter().find(|t| t.0 == name).unwrap().1;
         assert!(term("boundary") < 1e-12 && term("bootstrap") > 1e-6, "{:?}", loss.terms);
     }
@@ -260,7 +260,7 @@ fn no_gradient_flows_through_the_target() {
         let theta = somewhere(&b);
         let nets = [Network::trained(b.student.clone(), &theta, &Device::Cpu).unwrap()];
         let images = 0..256;
-        let loss = b.loss(0, &Pass { seed: 5, first: 0, images: images.clone(), nets: &nets, data: None }).unwrap();
+        let loss = b.loss(0, &Pass { seed: 5, first: 0, images: images.clone(), nets: &nets, average: None, data: None }).unwrap();
         let scalar = f64::from(loss.value.to_scalar::<f32>().unwrap());
         close(scalar, value(&b, &theta, &theta, images.clone()), 1e-5 * scalar);
         let gradient = loss.value.backward().unwrap().get(nets[0].theta()).unwrap().to_vec1::<f32>().unwrap();
@@ -282,7 +282,13 @@ fn every_image_brings_its_own_draws() {
     let b = boot(&teacher(3, false), &BootConfig { boundary: 0.0, ..config(Some([1.0, 3.0])) });
     let nets = [Network::trained(b.student.clone(), &somewhere(&b), &Device::Cpu).unwrap()];
     let loss = |images| {
-        f64::from(b.loss(0, &Pass { seed: 1, first: 0, images, nets: &nets, data: None }).unwrap().value.to_scalar::<f32>().unwrap())
+        f64::from(
+            b.loss(0, &Pass { seed: 1, first: 0, images, nets: &nets, average: None, data: None })
+                .unwrap()
+                .value
+                .to_scalar::<f32>()
+                .unwrap(),
+        )
     };
     let whole = loss(40..72);
     close((loss(40..56) + loss(56..72)) / 2.0, whole, 1e-5 * whole);

@@ -46,6 +46,8 @@ pub struct Pass<'a> {
     pub images: Range<u64>,
     /// The trained networks, in the order of [`Method::networks`].
     pub nets: &'a [Network],
+    /// The first network with the average of its weights, frozen, for methods that asked for it.
+    pub average: Option<&'a Network>,
     /// The real images, for methods that asked for them.
     pub data: Option<&'a dyn Dataset>,
 }
@@ -76,6 +78,11 @@ pub trait Method {
     /// Whether an iteration that begins with this many images seen makes this update.
     fn active(&self, _phase: usize, _images_seen: u64) -> bool {
         true
+    }
+
+    /// Whether a loss reads the average of the first network's weights.
+    fn reads_average(&self) -> bool {
+        false
     }
 
     /// Whether real images are read. Data-free methods never open a data file.

@@ -48,7 +48,7 @@ fn loss_at(method: &Continual, theta: &[f32]) -> (Loss, Vec<f32>) {
     let net = Network::trained(method.exec.clone(), theta, device()).unwrap();
     let data = data();
     let nets = [net];
-    let pass = Pass { seed: 3, first: 0, images: 0..64, nets: &nets, data: Some(data.as_ref()) };
+    let pass = Pass { seed: 3, first: 0, images: 0..64, nets: &nets, average: None, data: Some(data.as_ref()) };
     let loss = method.loss(0, &pass).unwrap();
     let grads = loss.value.backward().unwrap();
     // Nothing but the student's own parameters is a variable, the teacher's least of all.
@@ -141,7 +141,7 @@ fn micro_batches_draw_the_same_replay() {
         let net = [Network::trained(m.exec.clone(), &teacher.thetas[0], device()).unwrap()];
         let data = data();
         let drawn = |images| {
-            let pass = Pass { seed: 3, first: 0, images, nets: &net, data: Some(data.as_ref()) };
+            let pass = Pass { seed: 3, first: 0, images, nets: &net, average: None, data: Some(data.as_ref()) };
             let current = m.current(&pass).unwrap().0;
             m.replayed(&pass, &current).unwrap().unwrap().0.x.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
@@ -156,7 +156,7 @@ fn a_pool_comes_again_with_other_noise() {
         let m = method(&ContinualConfig { pool, ..task(Arm::Distillation, 3, None) }, &teacher);
         let net = [Network::trained(m.exec.clone(), &teacher.thetas[0], device()).unwrap()];
         let data = data();
-        let pass = Pass { seed: 3, first: 0, images, nets: &net, data: Some(data.as_ref()) };
+        let pass = Pass { seed: 3, first: 0, images, nets: &net, average: None, data: Some(data.as_ref()) };
         let current = m.current(&pass).unwrap().0;
         let (x, t) = m.replayed(&pass, &current).unwrap().map(|(n, _)| (n.x, n.t)).unwrap();
         // x0 = (x_t - sigma eps) / alpha
@@ -271,7 +271,7 @@ fn new_classes_leave_old_answers_as_they_were() {
     // Distillation has old labels and the null label on both sides, whose rows lie elsewhere.
     let images = InMemory::new([2, 1, 1], vec![0, 99, 200, 255], vec![1, 0], vec!["dog".into(), "owl".into()]).unwrap();
     let nets = [student];
-    let pass = Pass { seed: 3, first: 0, images: 0..200, nets: &nets, data: Some(&images) };
+    let pass = Pass { seed: 3, first: 0, images: 0..200, nets: &nets, average: None, data: Some(&images) };
     let (current, _) = m.current(&pass).unwrap();
     assert!([1, 2, 3].iter().all(|l| current.labels.contains(l)) && !current.labels.contains(&0));
     let (replayed, target) = m.replayed(&pass, &current).unwrap().unwrap();

@@ -7,6 +7,7 @@ use limbeck_shared::cpu::Precision;
 use limbeck_shared::cpu::conv::half::Parts;
 use limbeck_shared::program::Guidance;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Settings of a flow map's training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct FlowMapConfig {
     /// What gradients do not flow through.
     #[serde(default)]
     pub stop: Stop,
+    /// What no gradient flows through is asked of the average of the weights (Frans et al. 2024, section 3.3), not of them.
+    #[serde(default)]
+    pub averaged_targets: bool,
     /// How derivatives are taken.
     #[serde(default)]
     pub derivative: Derivative,
@@ -31,12 +35,18 @@ pub struct FlowMapConfig {
     /// Steps of the grid of shortcut, consistency and progressive; a power of two.
     #[serde(default = "grid")]
     pub grid: u32,
+    /// How likely a gap of the shortcut condition is against half of it; 1: all alike.
+    #[serde(default = "one")]
+    pub longer: f64,
     /// Learn the weight of each pair of times ([`weight`]).
     #[serde(default)]
     pub weight: bool,
     /// Begin with the teacher's weights, preconditioned as it is.
     #[serde(default)]
     pub warm_start: bool,
+    /// Begin with the weights of this flow map, of the same network and preconditioning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
     /// Use the teacher's velocity; without, a teacher is only where a warm start begins.
     #[serde(default = "yes")]
     pub distill: bool,
@@ -84,6 +94,12 @@ impl FlowMapConfig {
         }
         if !c.grid.is_power_of_two() || c.grid > 1024 {
             bail!("`method.grid`: found {}, expected a power of two from 1 to 1024", c.grid);
+        }
+        if !(c.longer > 0.0 && c.longer.is_finite()) || (c.longer != 1.0 && c.condition != Condition::Shortcut) {
+            bail!("`method.longer`: found {} with {:?}, expected a positive number, and 1 but for shortcut", c.longer, c.condition);
+        }
+        if c.averaged_targets && c.stop == Stop::None {
+            bail!("`method.averaged_targets`: found true with stop none, expected a stop: gradients flow through every part there");
         }
         if !c.guidance.is_finite() || (c.guidance != 1.0 && !(teacher && c.distill)) {
             bail!("`method.guidance`: found {}, expected a number, and 1 without a teacher to distill", c.guidance);

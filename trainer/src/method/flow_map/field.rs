@@ -34,6 +34,8 @@ const WIDTH: f64 = 5e-3;
 pub struct NetField<'a> {
     /// The network.
     pub net: &'a Network,
+    /// What answers where no gradient flows, if not the network as it is: the average of its weights.
+    pub average: Option<&'a Network>,
     /// How it is preconditioned: a flow map.
     pub spec: &'a ModelSpec,
     /// How derivatives are taken.
@@ -127,7 +129,11 @@ impl Field for NetField<'_> {
     }
 
     fn constant(&self, s: &[f64], t: &[f64], x: &Tensor) -> Result<Tensor> {
-        self.call(&self.net.detached(), s, t, &x.detach(), None)
+        let x = x.detach();
+        match self.average {
+            Some(average) => self.call(average, s, t, &x, None),
+            None => self.call(&self.net.detached(), s, t, &x, None),
+        }
     }
 
     fn dual(&self, s: &[f64], t: &[f64], x: &Dual, rates: [f32; 2]) -> Result<Dual> {

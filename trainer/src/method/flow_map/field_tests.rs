@@ -2,9 +2,8 @@
 
 use super::field::{Derivative, NetField, Teacher};
 use super::residual::Field;
-use crate::data::{self, Split};
 use crate::device::device;
-use crate::method::{Method, Pass, edm_x0, extend, noise, per_image, tensor, with_second_time};
+use crate::method::{edm_x0, extend, noise, per_image, tensor, with_second_time};
 use candle_core::Tensor;
 use limbeck_shared::bundle::{self, Bundle};
 use limbeck_shared::cpu::{Exec, Precision};
@@ -79,7 +78,7 @@ fn a_warm_start_is_the_teachers_velocity_at_every_pair_of_times() {
     let scaled = x.broadcast_div(&per_image(s).unwrap()).unwrap();
     let x0 = edm_x0(&denoiser, SIGMA_DATA, &scaled, &sigma, &labels).unwrap();
     let expected = (x0 - &x).unwrap().broadcast_div(&per_image(s.map(|s| 1.0 - s)).unwrap()).unwrap();
-    let field = NetField { net: &net, spec: &flow_map_spec(true), derivative: Derivative::Exact, labels: &labels };
+    let field = NetField { net: &net, average: None, spec: &flow_map_spec(true), derivative: Derivative::Exact, labels: &labels };
     for t in [s, [0.4, 0.7, 0.9, 1.0]] {
         let off = apart(&field.at(&s, &t, &x).unwrap(), &expected);
         assert!(off < 1e-5, "{off}");
@@ -97,7 +96,7 @@ fn exact_derivatives_match_differences() {
     let (x, direction) = (images(3, 2), images(3, 3));
     for edm in [false, true] {
         let spec = flow_map_spec(edm);
-        let field = |derivative| NetField { net: &net, spec: &spec, derivative, labels: &labels };
+        let field = |derivative| NetField { net: &net, average: None, spec: &spec, derivative, labels: &labels };
         for (moves, rates) in [(false, [0.0, 1.0]), (false, [1.0, 0.0]), (true, [0.0, 0.0]), (true, [1.0, 0.5])] {
             let x = Dual { value: x.clone(), tangent: moves.then(|| direction.clone()) };
             let exact = field(Derivative::Exact).dual(&s, &t, &x, rates).unwrap();
@@ -187,7 +186,7 @@ fn teachers_of_every_parameterization_give_their_velocity() {
     let bundle = self::teacher(spec.clone());
     let teacher = Teacher::new(&bundle, 1.0.into(), Precision::F32).unwrap();
     let net = Network::frozen(Arc::new(Exec::new(bundle.graphs[0].clone()).unwrap()), &bundle.thetas[0], device()).unwrap();
-    let field = NetField { net: &net, spec: &spec, derivative: Derivative::Exact, labels: &labels };
+    let field = NetField { net: &net, average: None, spec: &spec, derivative: Derivative::Exact, labels: &labels };
     for (s, t) in [(0.25, 0.5), (0.5, 0.5), (0.0, 1.0)] {
         let found = teacher.velocity(SIGMA_DATA, &[s; 3], &[t; 3], &x, &labels).unwrap();
         assert!(apart(&found, &field.at(&[s; 3], &[t; 3], &x).unwrap()) < 1e-5, "{s} to {t}");
@@ -215,63 +214,4 @@ fn a_teacher_guides_at_its_levels_alone() {
         let of = |t: &Tensor| t.narrow(0, k, 1).unwrap();
         assert!(apart(&of(&some), &of(expected)) < 1e-5, "image {k}");
     }
-}
-
-/// C1.7: `floor(0.75 M)` of M images are on the diagonal, however many passes an iteration has.
-#[test]
-fn the_diagonal_gets_its_part_of_every_iteration() {
-    let config = crate::config::resolve("toy-flow-map", &[]).unwrap();
-    let crate::config::MethodConfig::FlowMap(c) = &config.method else { panic!("another method") };
-    let method = super::FlowMap::new(c, config.network.as_ref(), None, "test", Precision::F32).unwrap();
-    for (batch, pass) in [(1, 1), (7, 7), (64, 64), (64, 10), (1000, 300)] {
-        let count = |first: u64| -> usize {
-            let passes = (first..first + batch).step_by(pass as usize);
-            let one = |at: u64| {
-                let pass = crate::method::Pass { seed: 0, first, images: at..(at + pass).min(first + batch), nets: &[], data: None };
-                let (diagonal, off) = method.split(&pass);
-                assert_eq!((diagonal.len() + off.len()) as u64, pass.images.end - pass.images.start);
-                diagonal.len()
-            };
-            passes.map(one).sum()
-        };
-        for first in [0, 5 * batch] {
-            assert_eq!(count(first), (0.75 * batch as f64) as usize, "batch {batch} in passes of {pass}");
-        }
-    }
-}
-
-/// C1.10: with zeros for its class table a conditional network learns what the unconditional one does, from the same images.
-#[test]
-fn without_its_classes_a_network_learns_like_an_unconditional_one() {
-    let config = crate::config::resolve("toy-flow-map", &["network.hidden=16".into()]).unwrap();
-    let crate::config::MethodConfig::FlowMap(c) = &config.method else { panic!("another method") };
-    let data = data::open(config.data.as_ref().unwrap(), Split::Train).unwrap();
-    let with_classes = |classes: Option<usize>| {
-        let Some(NetworkConfig::Mlp(mlp)) = config.network.clone() else { panic!("another network") };
-        let network = NetworkConfig::Mlp(limbeck_shared::graph::mlp::MlpConfig { num_class_embeds: classes, ..mlp });
-        super::FlowMap::new(c, Some(&network), None, "test", Precision::F32).unwrap()
-    };
-    let learn = |method: &super::FlowMap, theta: &[f32]| -> (f32, Vec<f32>) {
-        let nets = [Network::trained(method.exec.clone(), theta, device()).unwrap()];
-        let pass = Pass { seed: 3, first: 0, images: 0..64, nets: &nets, data: Some(&*data) };
-        let value = method.loss(0, &pass).unwrap().value;
-        let gradient = value.backward().unwrap().get(nets[0].theta()).unwrap().to_vec1().unwrap();
-        (value.to_scalar().unwrap(), gradient)
-    };
-    let (plain, conditional) = (with_classes(None), with_classes(Some(3)));
-    let (small, large) = (plain.exec.graph(), conditional.exec.graph());
-    let table = large.param("class_embedding.weight").unwrap();
-    let theta = weights(small);
-    let mut zeros_beside = extend(small, &theta, large);
-    zeros_beside[table.range()].fill(0.0);
-    let (value, gradient) = learn(&plain, &theta);
-    let (same_value, larger) = learn(&conditional, &zeros_beside);
-    assert!((value - same_value).abs() < 1e-6 * value.abs(), "{value} {same_value}");
-    for p in &small.params {
-        let q = large.param(&p.name).unwrap();
-        for (a, b) in gradient[p.range()].iter().zip(&larger[q.range()]) {
-            assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{}: {a} {b}", p.name);
-        }
-    }
-    assert!(larger[table.range()].iter().any(|g| *g != 0.0), "the table learns");
 }

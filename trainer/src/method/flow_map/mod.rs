@@ -17,6 +17,8 @@ mod config;
 pub mod field;
 #[cfg(test)]
 mod field_tests;
+#[cfg(test)]
+mod method_tests;
 pub mod residual;
 #[cfg(test)]
 mod residual_tests;
@@ -27,6 +29,7 @@ use super::{EdmTeacher, Loss, Method, NetSpec, Pass, class_names, classes, edm_t
 use super::{uniform, with_second_time};
 use crate::data::Dataset;
 use crate::device::device;
+use crate::train::read_bundle;
 use anyhow::{Context, Result, bail};
 use candle_core::{D, DType, Tensor};
 pub use config::FlowMapConfig;
@@ -39,6 +42,7 @@ use limbeck_shared::program::Sampler;
 use limbeck_shared::rng::Stream;
 use limbeck_shared::schedule::Schedule;
 use residual::{Condition, Point, Velocity, residual};
+use std::path::Path;
 use std::sync::Arc;
 use times::Times;
 
@@ -51,7 +55,7 @@ pub struct FlowMap {
     teacher_sha256: Option<String>,
     /// How the network is asked: what samplers know of the exported model.
     spec: ModelSpec,
-    /// The teacher's weights, for a warm start.
+    /// What training begins with, where it is not the graph's own start: the teacher's weights, or a flow map's.
     start: Option<Vec<f32>>,
     /// A row of the class table that a warm start took over; nothing asks for it.
     null_label: Option<u32>,
@@ -92,6 +96,10 @@ impl FlowMap {
             same_images(&bundle.graphs[0], &graph)?;
         }
         let null_label = teacher.filter(|_| start.is_some()).and_then(|t| t.meta.null_label);
+        let start = match &config.start {
+            Some(file) => Some(begun(file, &graph, parameterization)?),
+            None => start,
+        };
         let spec = ModelSpec {
             schedule: Schedule::Flow { base_std: sigma_data },
             parameterization,
@@ -146,7 +154,7 @@ impl FlowMap {
     }
 
     fn field<'a>(&'a self, pass: &'a Pass<'_>, labels: &'a [u32]) -> NetField<'a> {
-        NetField { net: &pass.nets[0], spec: &self.spec, derivative: self.config.derivative, labels }
+        NetField { net: &pass.nets[0], average: pass.average, spec: &self.spec, derivative: self.config.derivative, labels }
     }
 }
 
@@ -167,6 +175,21 @@ fn warm_start(
     let graph = config.build_training()?;
     let start = extend(&bundle.graphs[0], &bundle.thetas[0], &graph);
     Ok((config, graph, Some(start), Parameterization::EdmFlowMap { sigma_data: c.sigma_data }))
+}
+
+/// The weights of a flow map of this network and preconditioning.
+fn begun(file: &Path, graph: &Graph, parameterization: Parameterization) -> Result<Vec<f32>> {
+    let bundle = read_bundle(file).context("`method.start`")?;
+    if bundle.graphs[0].params != graph.params || bundle.meta.parameterization != parameterization {
+        bail!(
+            "`method.start`: found `{}`, {:?} with {} parameters, expected {parameterization:?} with {} and this run's network",
+            bundle.meta.name,
+            bundle.meta.parameterization,
+            bundle.graphs[0].param_count(),
+            graph.param_count()
+        );
+    }
+    Ok(bundle.thetas[0].clone())
 }
 
 fn same_images(teacher: &Graph, student: &Graph) -> Result<()> {
@@ -213,6 +236,10 @@ impl Method for FlowMap {
             nets.push(weight::network(seed)?);
         }
         Ok(nets)
+    }
+
+    fn reads_average(&self) -> bool {
+        self.config.averaged_targets
     }
 
     fn needs_data(&self) -> bool {
@@ -267,7 +294,8 @@ impl Method for FlowMap {
         if !off.is_empty() {
             let (abc, labels) = ([pick(&a, &off), pick(&b, &off), pick(&c, &off)], own(&off));
             let widest = |i: usize| self.widest(pass.images.start + u64::from(off[i]));
-            let Times { mut s, t, gamma } = times::draw(self.config.condition, self.config.grid, [&abc[0], &abc[1], &abc[2]], widest);
+            let Times { mut s, t, gamma } =
+                times::draw(self.config.condition, self.config.grid, self.config.longer, [&abc[0], &abc[1], &abc[2]], widest);
             if self.config.from_noise {
                 s.fill(0.0);
             }

@@ -16,16 +16,15 @@ pub struct Times {
 /// Times from uniforms `a`, `b`, `c` in [0, 1), one each an image.
 ///
 /// LSD, ESD, PSD and MeanFlow: uniform on the triangle `s < t`, the gap at most `widest`. On a grid of `grid` steps: shortcut
-/// models take gaps 1, 1/2, 1/4 down to one step, all alike likely, at multiples of the gap; consistency models go from a grid
-/// point to 1; progressive distillation makes one step.
-pub fn draw(condition: Condition, grid: u32, [a, b, c]: [&[f64]; 3], widest: impl Fn(usize) -> f64) -> Times {
+/// models take gaps 1, 1/2, 1/4 down to one step, each `longer` times as likely as its half, at multiples of the gap; consistency
+/// models go from a grid point to 1; progressive distillation makes one step.
+pub fn draw(condition: Condition, grid: u32, longer: f64, [a, b, c]: [&[f64]; 3], widest: impl Fn(usize) -> f64) -> Times {
     let pair = |i: usize| {
         let steps = f64::from(grid);
         let step = (b[i] * steps).floor() / steps;
         match condition {
             Condition::Shortcut => {
-                let levels = grid.ilog2() + 1;
-                let gap = 0.5f64.powi((a[i] * f64::from(levels)) as i32);
+                let gap = 0.5f64.powi(halvings(a[i], grid.ilog2(), longer));
                 let s = (b[i] / gap).floor() * gap;
                 (s, s + gap)
             }
@@ -45,6 +44,20 @@ pub fn draw(condition: Condition, grid: u32, [a, b, c]: [&[f64]; 3], widest: imp
     Times { s, t, gamma }
 }
 
+/// How often a gap of 1 is halved, 0 to `most`, each number `longer` times as likely as the next, from a uniform.
+fn halvings(uniform: f64, most: u32, longer: f64) -> i32 {
+    let likely = |k: u32| longer.powi(-(k as i32));
+    let all: f64 = (0..=most).map(likely).sum();
+    let mut left = uniform * all;
+    for k in 0..most {
+        left -= likely(k);
+        if left < 0.0 {
+            return k as i32;
+        }
+    }
+    most as i32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,8 +65,22 @@ mod tests {
     use limbeck_shared::rng::Stream;
 
     fn times(condition: Condition, grid: u32, widest: f64) -> Times {
+        leaning(condition, grid, 1.0, widest)
+    }
+
+    fn leaning(condition: Condition, grid: u32, longer: f64, widest: f64) -> Times {
         let u = [20, 21, 22].map(|i| uniform(4, &(0..20_000), Stream::Other(i)));
-        draw(condition, grid, [&u[0], &u[1], &u[2]], |_| widest)
+        draw(condition, grid, longer, [&u[0], &u[1], &u[2]], |_| widest)
+    }
+
+    /// Each gap three times as often as its half: 27, 9, 3 and 1 of 40.
+    #[test]
+    fn longer_jumps_come_more_often() {
+        let Times { s, t, .. } = leaning(Condition::Shortcut, 8, 3.0, 1.0);
+        for (gap, share) in [(1.0, 0.675), (0.5, 0.225), (0.25, 0.075), (0.125, 0.025)] {
+            let found = s.iter().zip(&t).filter(|(s, t)| (*t - *s - gap).abs() < 1e-12).count() as f64 / 20_000.0;
+            assert!((found - share).abs() < 0.0135, "gap {gap}: {found}, not {share}");
+        }
     }
 
     fn mean(v: impl ExactSizeIterator<Item = f64>) -> f64 {

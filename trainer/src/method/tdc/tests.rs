@@ -138,7 +138,7 @@ fn gradients_of_shared_and_own_weights_are_the_finite_differences() {
     let loss = |theta: &[f32]| {
         let net = Network::trained(spec.exec.clone(), theta, device()).unwrap();
         let nets = [net];
-        let pass = Pass { seed: 1, first: 0, images: 0..8, nets: &nets, data: Some(&Noise) };
+        let pass = Pass { seed: 1, first: 0, images: 0..8, nets: &nets, average: None, data: Some(&Noise) };
         let value = tdc.loss(0, &pass).unwrap().value;
         let grad = value.backward().unwrap().get(nets[0].theta()).unwrap().to_vec1::<f32>().unwrap();
         (f64::from(value.to_scalar::<f32>().unwrap()), grad)
@@ -167,7 +167,7 @@ fn unpruned_copies_answer_as_their_base_does() {
         let m = method(&base, &TdcConfig { target, ..config(&base.graphs[0], less, true) });
         let spec = &m.networks(0).unwrap()[0];
         let nets = [Network::trained(spec.exec.clone(), &spec.theta, device()).unwrap()];
-        let pass = Pass { seed: 1, first: 0, images: 0..8, nets: &nets, data: Some(&Noise) };
+        let pass = Pass { seed: 1, first: 0, images: 0..8, nets: &nets, average: None, data: Some(&Noise) };
         f64::from(m.loss(0, &pass).unwrap().value.to_scalar::<f32>().unwrap())
     };
     // Units stand in another order, so sums have another one.

@@ -51,7 +51,7 @@ fn nets(s: &Sid, generator: &[f32], fake: &[f32]) -> [Network; 2] {
 }
 
 fn pass<'a>(images: std::ops::Range<u64>, nets: &'a [Network]) -> Pass<'a> {
-    Pass { seed: 2, first: images.start, images, nets, data: None }
+    Pass { seed: 2, first: images.start, images, nets, average: None, data: None }
 }
 
 #[test]
