@@ -16,7 +16,7 @@ pub enum Error {
         expected: String,
     },
     /// A bundle that cannot be read.
-    #[error("bundle: {0}")]
+    #[error(transparent)]
     Bundle(#[from] crate::bundle::BundleError),
     /// A call that does not fit the network.
     #[error("{what}: found {found}, expected {expected}")]

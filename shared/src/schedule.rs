@@ -216,6 +216,12 @@ impl Schedule {
         }
     }
 
+    /// Times of a chain of `steps` re-noised steps, the noisiest first: linear in uniform time from `init` towards the clean end.
+    pub fn renoised(&self, init: f64, steps: usize) -> Vec<f64> {
+        let u = self.uniform_of(init);
+        (0..steps).map(|k| if k == 0 { init } else { self.at_uniform(u * (1.0 - k as f64 / steps as f64)) }).collect()
+    }
+
     /// Times of a sampler of `steps` steps, from [`Schedule::start`] to [`Schedule::end`], both included: `steps + 1` of them.
     ///
     /// [`Schedule::Edm`] takes `steps` points of its rho grid from sigma_max to sigma_min and then 0 (Karras et al. 2022, eq.

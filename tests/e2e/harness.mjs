@@ -215,3 +215,16 @@ export function png(bytes) {
   const texts = chunks.filter((c) => c.kind === "tEXt").map((c) => c.data.toString("latin1").split("\0"));
   return { width, height, values: new Set(rows).size, texts: Object.fromEntries(texts) };
 }
+
+/** One link for each view, quick to draw on a CPU. */
+export const VIEWS = {
+  compare: "#m=fashion-boot&m2=fashion-sid&steps2=4&m3=fashion-sid&steps3=1&seed=7&n=4&view=compare&backend=cpu",
+  draw: "#m=fashion-boot&seed=7&n=9&view=draw&backend=cpu",
+  path: "#m=fashion-sid&m2=fashion-teacher&steps2=8&seed=7&i=3&t=600&view=path&backend=cpu",
+  travel: "#m=fashion-boot&seed=7&seed2=99&c=7&c2=9&t=500&view=travel&backend=cpu",
+  model: "#m=fashion-sid&view=model&backend=cpu",
+  bench: "#m=fashion-sid&view=bench&backend=cpu",
+};
+
+/** What the page's link would show. */
+export const link = (page) => page.evaluate(() => limbeck.link());

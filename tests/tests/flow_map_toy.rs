@@ -39,7 +39,6 @@ fn finds_the_map_of_a_gaussian(condition: &str, settings: &[&str], most: [f64; 2
     let common = [
         condition_key.as_str(),
         "optimizer.lr=4e-3",
-        "network.layers=2",
         "method.sigma_data=0.7",
         "data.toy={ shape = \"gaussian\", mean = [0.6, -0.3], std = 0.5 }",
     ];
@@ -60,21 +59,21 @@ fn finds_the_map_of_a_gaussian(condition: &str, settings: &[&str], most: [f64; 2
 
 #[test]
 fn lsd_finds_the_map_of_a_gaussian() {
-    let settings = ["batch=4096", "images=8000000", "optimizer.warmup=40000", "network.hidden=64", "method.eta=0.5"];
+    let settings = ["batch=4096", "images=8000000", "optimizer.warmup=40000", "network.hidden=64", "network.layers=2", "method.eta=0.5"];
     finds_the_map_of_a_gaussian("lsd", &settings, [0.025, 0.02]);
 }
 
 #[test]
 fn esd_finds_the_map_of_a_gaussian() {
-    let settings = ["batch=1024", "images=2000000", "optimizer.warmup=10000", "network.hidden=64"];
+    let settings = ["batch=1024", "images=2000000", "optimizer.warmup=10000", "network.hidden=64", "network.layers=2"];
     finds_the_map_of_a_gaussian("esd", &settings, [0.09, 0.03]);
 }
 
-/// Its residual is small where the map is still wrong: more of the batch off the diagonal, and a wider network.
+/// Its residual is small where the map is still wrong: more of the batch off the diagonal, and a larger network.
 #[test]
 fn psd_finds_the_map_of_a_gaussian() {
-    let settings = ["batch=1024", "images=2000000", "optimizer.warmup=10000", "network.hidden=128", "method.eta=0.25"];
-    finds_the_map_of_a_gaussian("psd_m", &settings, [0.03, 0.025]);
+    let settings = ["batch=1024", "images=2000000", "optimizer.warmup=10000", "network.hidden=128", "network.layers=3", "method.eta=0.25"];
+    finds_the_map_of_a_gaussian("psd_m", &settings, [0.025, 0.02]);
 }
 
 /// The quantile map of noise N(0, 1) to `N(-2, 0.5^2) / 2 + N(2, 0.5^2) / 2`, which in one dimension is the flow map.
@@ -95,10 +94,11 @@ fn two_modes_are_told_apart_as_the_quantile_map_does() {
         assert!((quantile(x) - y).abs() < 1e-6 && (quantile(-x) + y).abs() < 1e-6);
     }
     let (model, seconds) = trained(&[
-        "batch=1024",
-        "images=1200000",
+        "batch=2048",
+        "images=2400000",
         "optimizer.warmup=10000",
         "optimizer.lr=4e-3",
+        "method.averaged_targets=true",
         "network.hidden=96",
         "network.layers=3",
         "method.sigma_data=1.0",
@@ -108,7 +108,7 @@ fn two_modes_are_told_apart_as_the_quantile_map_does() {
     let points: Vec<_> = drawn(&model, 1).into_iter().flatten().filter(|(eps, _)| (0.25..2.5).contains(&eps.abs())).collect();
     let off = points.iter().map(|(eps, found)| (found - quantile(*eps)).powi(2)).sum::<f64>() / points.len() as f64;
     println!("{:.3} from the quantile map ({seconds:.1} s)", off.sqrt());
-    assert!(off.sqrt() < 0.15, "{}", off.sqrt());
+    assert!(off.sqrt() < 0.1, "{}", off.sqrt());
 }
 
 /// BOOT is the Lagrangian condition from pure noise with a frozen teacher: both draw from each noise the teacher's own point.

@@ -32,9 +32,10 @@ const TEACHER: Run = Run {
 
 /// A flow map whose losses a second network weighs, with what else its optimiser keeps.
 const FLOW_MAP: Run = Run {
-    args: "train toy-flow-map --set batch=96 --set images=20010 --set network.hidden=32 --set method.condition=psd_u --set method.weight=true \
-           --set optimizer.kind=radam --set optimizer.weight_norm=true --set optimizer.decay=sqrt --set optimizer.hold=5000 \
-           --set log.stats=1900 --set log.state=7000 --set optimizer.warmup=1000",
+    args: "train toy-flow-map --set batch=96 --set images=20010 --set network.hidden=32 --set method.condition=psd_u \
+           --set method.weight=true --set method.averaged_targets=true --set optimizer.kind=radam \
+           --set optimizer.weight_norm=true --set optimizer.decay=sqrt --set optimizer.hold=5000 --set optimizer.warmup=1000 \
+           --set log.stats=1900 --set log.state=7000",
     images: 20_010,
     arrays: 8,
 };

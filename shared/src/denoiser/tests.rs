@@ -1,7 +1,7 @@
 //! A linear oracle behind every parameterisation must answer with the same x0.
 
 use super::*;
-use crate::program::{Instr, Sampler, build, run};
+use crate::program::{Eval, Instr, Program, Sampler, build, run};
 use crate::rng::{self, Stream};
 
 fn close(a: f64, b: f64, tolerance: f64) {

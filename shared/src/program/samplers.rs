@@ -267,11 +267,9 @@ impl Builder<'_> {
     fn renoise(&mut self, steps: usize) -> Reg {
         let schedule = self.spec.schedule;
         let init = self.spec.init_time.unwrap_or(schedule.start());
-        let u = schedule.uniform_of(init);
         let target = self.spec.second_time.then_some(1.0);
         let (eps, x, x0) = (self.reg(), self.reg(), self.reg());
-        for k in 0..steps {
-            let t = if k == 0 { init } else { schedule.at_uniform(u * (1.0 - k as f64 / steps as f64)) };
+        for (k, t) in schedule.renoised(init, steps).into_iter().enumerate() {
             self.noise(eps, k);
             // The first input has no image in it, though alpha may not be 0.
             let alpha = if k == 0 { 0.0 } else { schedule.alpha(t) };

@@ -95,8 +95,8 @@ impl FlowMapConfig {
         if !c.grid.is_power_of_two() || c.grid > 1024 {
             bail!("`method.grid`: found {}, expected a power of two from 1 to 1024", c.grid);
         }
-        if !(c.longer > 0.0 && c.longer.is_finite()) || (c.longer != 1.0 && c.condition != Condition::Shortcut) {
-            bail!("`method.longer`: found {} with {:?}, expected a positive number, and 1 but for shortcut", c.longer, c.condition);
+        if !(c.longer > 0.0 && c.longer.is_finite()) {
+            bail!("`method.longer`: found {}, expected a positive number", c.longer);
         }
         if c.averaged_targets && c.stop == Stop::None {
             bail!("`method.averaged_targets`: found true with stop none, expected a stop: gradients flow through every part there");

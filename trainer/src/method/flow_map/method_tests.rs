@@ -138,3 +138,14 @@ fn targets_are_those_of_the_average() {
     assert_eq!(own.nets[0].theta, plain.nets[0].theta);
     assert_ne!(early.nets[0].theta, own.nets[0].theta);
 }
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    for (keys, words) in [
+        (&["method.longer=0.0"][..], "`method.longer`: found 0, expected a positive number"),
+        (&["method.averaged_targets=true", "method.stop=none"], "`method.averaged_targets`: found true with stop none"),
+    ] {
+        let e = format!("{:#}", Setup::new(toy(keys)).err().unwrap());
+        assert!(e.contains(words), "{keys:?}: {e}");
+    }
+}

@@ -53,6 +53,8 @@ pub struct Sid {
     meta: Meta,
     sigma_data: f64,
     schedule: Schedule,
+    /// Noise level of every step, falling from sigma_init.
+    levels: Vec<f64>,
     teacher: Network,
     generator: Arc<Exec>,
     fake: Arc<Exec>,
@@ -115,6 +117,7 @@ impl Sid {
             meta,
             sigma_data,
             schedule: teacher.meta.schedule,
+            levels: teacher.meta.schedule.renoised(config.sigma_init, config.steps),
             teacher: Network::frozen(exec()?, &teacher.thetas[0], device())?,
             generator: exec()?,
             fake: exec()?,
@@ -122,15 +125,6 @@ impl Sid {
             start: teacher.thetas[0].clone(),
             student: config.start.as_deref().map(|file| student(file, teacher)).transpose()?,
         })
-    }
-
-    /// Noise level of step k, 1 to K: linear in the rho grid's time from sigma_init.
-    fn level(&self, k: usize) -> f64 {
-        if k == 1 {
-            return self.config.sigma_init;
-        }
-        let u = self.schedule.uniform_of(self.config.sigma_init);
-        self.schedule.at_uniform(u * (1.0 - (k - 1) as f64 / self.config.steps as f64))
     }
 
     fn x0(&self, net: &Network, x: &Tensor, sigma: &[f64], labels: &[u32]) -> Result<Tensor> {
@@ -168,7 +162,7 @@ impl Sid {
         let last = at.iter().copied().max().unwrap_or(1);
         let (mut input, mut x): (Option<Tensor>, Option<Tensor>) = (None, None);
         for k in 1..=last {
-            let sigma = self.level(k);
+            let sigma = self.levels[k - 1];
             let eps = (tensor(noise(d.seed, &pass.images, shape, d.chain(k)), n, shape)? * sigma)?;
             // The first input is noise alone.
             let here = match &x {
@@ -186,7 +180,7 @@ impl Sid {
             }
         }
         let Some(input) = input else { bail!("`batch`: found no image, expected at least one") };
-        Ok((input.detach(), at.iter().map(|&k| self.level(k)).collect()))
+        Ok((input.detach(), at.iter().map(|&k| self.levels[k - 1]).collect()))
     }
 
     /// The fake score learns to denoise the generator's images, and to tell them from real ones.

@@ -135,8 +135,7 @@ pub struct Tdc {
 pub fn steps(base: &Meta) -> Vec<f64> {
     let sampler = base.samplers.iter().find(|s| s.sampler == Sampler::Renoise);
     let (Some(init), Some(sampler)) = (base.init_time, sampler) else { return vec![] };
-    let count = sampler.default_steps;
-    (0..count).map(|k| base.schedule.uniform_of(init) * (1.0 - k as f64 / count as f64)).collect()
+    base.schedule.renoised(init, sampler.default_steps).into_iter().map(|t| base.schedule.uniform_of(t)).collect()
 }
 
 impl Tdc {

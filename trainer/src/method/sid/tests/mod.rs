@@ -78,7 +78,7 @@ fn levels_fall_linearly_in_the_grids_time() {
     for (steps, expected) in [(1, &[2.5][..]), (2, &[2.5, 0.1690]), (3, &[2.5, 0.4676, 0.0514]), (4, &[2.5, 0.7394, 0.1690, 0.0260])] {
         let s = sid(&SidConfig { steps, ..Default::default() });
         for (k, level) in expected.iter().enumerate() {
-            close(s.level(k + 1), *level, 5e-5);
+            close(s.levels[k], *level, 5e-5);
         }
     }
     let schedule = crate::method::teacher::SCHEDULE;
@@ -110,7 +110,7 @@ fn chains_of_slopes_have_the_closed_forms_spread() {
     // The chain that keeps the data's variance: s / sigma_1 at first, then the root of the teacher's slope.
     let best = |sigma: f64| if sigma == 2.5 { 0.2 } else { slope(0.5, sigma).sqrt() };
     for (k, c) in [(1, 0.2), (2, 0.560189), (3, 0.947350), (4, 0.998653)] {
-        close(best(s.level(k)), c, 1e-4);
+        close(best(s.levels[k - 1]), c, 1e-4);
     }
     close(spread(4, &best), 0.5, 5e-3);
     // The teacher's own slopes, to which the generator is initialised; each length by the levels of its own K.
@@ -135,7 +135,7 @@ fn training_and_sampling_walk_the_same_chain() {
         let mut x = Tensor::zeros((1, 2, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
         for step in 1..=k {
             let eps = tensor(noise(2, &image, [2, 1, 1], d.chain(step)), 1, [2, 1, 1]).unwrap();
-            let level = s.level(step);
+            let level = s.levels[step - 1];
             x = s.x0(&nets[0], &(x + (eps * level).unwrap()).unwrap(), &[level], &labels[i..=i]).unwrap();
         }
         for (f, e) in found[2 * i..].iter().zip(values(&x)) {
