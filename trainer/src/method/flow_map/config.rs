@@ -18,7 +18,7 @@ pub struct FlowMapConfig {
     /// What gradients do not flow through.
     #[serde(default)]
     pub stop: Stop,
-    /// What no gradient flows through is asked of the average of the weights (Frans et al. 2024, section 3.3), not of them.
+    /// What no gradient flows through is asked of the average of the weights (as shortcut models do, Frans et al. 2024), not of them.
     #[serde(default)]
     pub averaged_targets: bool,
     /// How derivatives are taken.

@@ -11,7 +11,8 @@
 //! they are the diagonal from the first step, and adds the second time through layers that begin at zero. Dropout, where the
 //! network's configuration has it, acts on the diagonal alone.
 //!
-//! Deviations: means over pixels, not sums, which the optimiser does not see; the network reads (s, t), not (s, t - s).
+//! Deviations: means over pixels, not sums, which the optimiser does not see; the network reads (s, t), not (s, t - s). With
+//! `averaged_targets` what no gradient flows through is asked of the average of the weights; the paper asks the weights.
 
 mod config;
 pub mod field;
