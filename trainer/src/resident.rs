@@ -82,13 +82,13 @@ impl Resident {
         specs.iter().zip(&self.0).map(|(spec, net)| Network::trained_from(spec.exec.clone(), &net.theta)).collect()
     }
 
-    /// The first network with the average of its weights, frozen; none where no average is kept.
+    /// The first network with the average of its weights, frozen.
     ///
     /// # Errors
-    /// If the specification is of another network.
-    pub fn average(&self, spec: &NetSpec) -> limbeck_shared::Result<Option<Network>> {
-        let ema = self.0[0].ema.as_ref();
-        ema.map(|ema| Ok(Network::trained_from(spec.exec.clone(), ema)?.detached())).transpose()
+    /// If no average is kept, or the specification is of another network.
+    pub fn average(&self, spec: &NetSpec) -> limbeck_shared::Result<Network> {
+        let ema = self.0[0].ema.as_ref().ok_or_else(|| limbeck_shared::Error::call("average of the weights", "none", "one"))?;
+        Network::frozen_from(spec.exec.clone(), ema)
     }
 
     /// One step of the optimiser on the networks that have a gradient.

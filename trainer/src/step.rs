@@ -66,9 +66,9 @@ impl Setup {
         self.iterate(
             state,
             |_| {
-                let (resident, average) = (resident.borrow(), self.method.reads_average());
-                let average = average.then(|| resident.average(&self.specs[0])).transpose()?.flatten();
-                Ok(Nets { trained: resident.networks(&self.specs)?, average })
+                let resident = resident.borrow();
+                let average = self.method.reads_average().then(|| resident.average(&self.specs[0]));
+                Ok(Nets { trained: resident.networks(&self.specs)?, average: average.transpose()? })
             },
             |_, update| resident.borrow_mut().step(&self.config.optimizer, update),
         )

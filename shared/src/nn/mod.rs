@@ -52,6 +52,14 @@ impl Network {
         Ok(Network { exec, theta })
     }
 
+    /// A frozen network whose parameters are a tensor's, on its device and not copied.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if theta has not the graph's length.
+    pub fn frozen_from(exec: Arc<Exec>, theta: &Tensor) -> Result<Network> {
+        Network { exec: exec.clone(), theta: theta.detach() }.with_exec(exec)
+    }
+
     /// The same parameters without a gradient.
     pub fn detached(&self) -> Network {
         Network { exec: self.exec.clone(), theta: self.theta.detach() }

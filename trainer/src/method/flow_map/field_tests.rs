@@ -29,7 +29,7 @@ fn unet() -> NetworkConfig {
 }
 
 /// Weights without a zero among them, so that every path carries something.
-fn weights(graph: &Graph) -> Vec<f32> {
+pub(super) fn weights(graph: &Graph) -> Vec<f32> {
     let mut noise = vec![0.0; graph.param_count()];
     limbeck_shared::rng::normals(8, Stream::Other(90), 0, &mut noise);
     graph.init(2).iter().zip(noise).map(|(w, z)| w + 0.1 * z).collect()

@@ -1,25 +1,19 @@
 //! The method as the training loop asks it: which images train what, what it begins with, what its targets are taken from.
 
+use super::field_tests::weights;
 use super::{FlowMap, FlowMapConfig};
 use crate::checkpoint::State;
 use crate::config::{MethodConfig, RunConfig, resolve};
 use crate::data::{self, Split};
 use crate::device::device;
 use crate::method::{Method, Pass, extend};
+use crate::resident::Resident;
 use crate::train::Setup;
 use limbeck_shared::bundle;
 use limbeck_shared::cpu::Precision;
+use limbeck_shared::graph::NetworkConfig;
 use limbeck_shared::graph::mlp::MlpConfig;
-use limbeck_shared::graph::{Graph, NetworkConfig};
 use limbeck_shared::nn::Network;
-use limbeck_shared::rng::{self, Stream};
-
-/// Weights without a zero among them, so that every path carries something.
-fn weights(graph: &Graph) -> Vec<f32> {
-    let mut noise = vec![0.0; graph.param_count()];
-    rng::normals(8, Stream::Other(90), 0, &mut noise);
-    graph.init(2).iter().zip(noise).map(|(w, z)| w + 0.1 * z).collect()
-}
 
 fn toy(overrides: &[&str]) -> RunConfig {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
@@ -114,7 +108,7 @@ fn training_may_begin_with_another_flow_map() {
 /// An average that is the weights of the last step gives the training without one; an average of the start keeps the targets there.
 #[test]
 fn targets_are_those_of_the_average() {
-    let after = |averaged: bool, half_life: u64| -> State {
+    let setup = |averaged: bool, half_life: u64| {
         let keys = [
             "network.hidden=16",
             "method.condition=psd_m",
@@ -124,7 +118,10 @@ fn targets_are_those_of_the_average() {
             &format!("ema.half_life={half_life}"),
             &format!("method.averaged_targets={averaged}"),
         ];
-        let setup = Setup::new(toy(&keys)).unwrap();
+        Setup::new(toy(&keys)).unwrap()
+    };
+    let after = |averaged: bool, half_life: u64| -> State {
+        let setup = setup(averaged, half_life);
         let mut state = setup.fresh();
         for _ in 0..4 {
             setup.step(&mut state).unwrap();
@@ -137,6 +134,16 @@ fn targets_are_those_of_the_average() {
     let (early, own) = (after(true, 1_000_000), after(false, 1_000_000));
     assert_eq!(own.nets[0].theta, plain.nets[0].theta);
     assert_ne!(early.nets[0].theta, own.nets[0].theta);
+    // Weights that stay on their device take the same steps.
+    let setup = setup(true, 1_000_000);
+    let mut state = setup.fresh();
+    let mut resident = Resident::new(&state, device()).unwrap();
+    for _ in 0..4 {
+        setup.step_resident(&mut state, &mut resident).unwrap();
+    }
+    resident.read_into(&mut state).unwrap();
+    let worst = state.nets[0].theta.iter().zip(&early.nets[0].theta).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
 }
 
 #[test]
